@@ -221,7 +221,7 @@ def test_words_have_the_logits_of_their_first_pieces_in_transformers(checkpoints
     module = built.state.module.eval()
     library = transformers.AutoTokenizer.from_pretrained(checkpoints["bert"])
     for row in (0, 1, 2):
-        words = list(built.data.table.columns["words"].answer(row))
+        words = list(built.data.table.columns["words"].python_value(row))
         encoded = library(words, is_split_into_words=True, return_tensors="pt")
         first = [encoded.word_ids().index(number) for number in range(len(words))]
         with torch.no_grad():

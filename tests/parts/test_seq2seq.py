@@ -134,7 +134,7 @@ def test_names_are_texts_of_one_word_and_numbers_are_refused() -> None:
     )
     text = task_part.as_text(names)
     assert [text.text(row) for row in range(3)] == ["Hündin", "cat", None]
-    with pytest.raises(DataError, match="what is to be written is text"):
+    with pytest.raises(DataError, match="and the task writes text"):
         task_part.as_text(Column("en", "number", np.zeros(3)))
 
 
@@ -226,7 +226,7 @@ def test_what_is_no_source_and_target_is_refused() -> None:
             Part("seq2seq", config), {"tokens": source}, OutputSpec(12, per="token", causal=True)
         )
     shared = registry.config("models", "seq2seq")(shared=True)
-    with pytest.raises(PartError, match="no vocabulary of both"):
+    with pytest.raises(PartError, match="do not share a vocabulary"):
         target = InputSpec("tokens", (6,), cardinalities=(9,))
         registry.build_model(
             Part("seq2seq", shared),

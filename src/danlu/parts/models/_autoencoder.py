@@ -1,7 +1,6 @@
-"""An encoder to a few numbers and a decoder back.
+"""An encoder to a small code and a decoder back.
 
-B batch, S what one row holds (F numbers, or C x H x W), Z numbers of the code, L moments of a
-window.
+B batch, S size of a row (F numbers, or C x H x W), Z size of the code, L time steps of a window.
 Sources: Hinton and Salakhutdinov, 2006, doi.org/10.1126/science.1127647; Vincent et al., 2008
 (denoising)."""
 
@@ -17,7 +16,7 @@ from danlu.layers.vision.dcgan import ImageEncoder, ImageGenerator
 
 
 class Autoencoder(nn.Module):
-    """inputs -> the input called `name` as the decoder makes it of its code, float32 (B, S)."""
+    """inputs -> the reconstruction of the input called `name`, float32 (B, S)."""
 
     def __init__(self, name: str, encoder: nn.Module, decoder: nn.Module) -> None:
         super().__init__()
@@ -34,8 +33,8 @@ class Autoencoder(nn.Module):
 
 
 class WindowAutoencoder(Autoencoder):
-    """The window of a series as the decoder makes it of its code, float32 (B, L, variables); what
-    goes in may hold more variables."""
+    """inputs -> the reconstructed window of a series, float32 (B, L, variables); the input may hold
+    more variables."""
 
     def __init__(self, name: str, encoder: nn.Module, decoder: nn.Module, moments: int) -> None:
         super().__init__(name, encoder, decoder)
@@ -51,16 +50,16 @@ class WindowAutoencoder(Autoencoder):
 def of_numbers(
     features: int, hidden: Sequence[int], code: int, activation_name: Activation
 ) -> tuple[nn.Module, nn.Module]:
-    """(encoder, decoder) of numbers: layers of `hidden` sizes to the code, and back in the reverse
-    order."""
+    """(encoder, decoder) of numbers: dense layers of the sizes `hidden`, in the decoder
+    reversed."""
     return _dense([features, *hidden, code], activation_name), _dense(
         [code, *reversed(hidden), features], activation_name
     )
 
 
 def of_images(shape: tuple[int, int, int], width: int, code: int) -> tuple[nn.Module, nn.Module]:
-    """(encoder, decoder) of images: convolutions that halve them, a linear layer to the code, and
-    back."""
+    """(encoder, decoder) of images: convolutions that halve them, a linear layer to the code; in
+    the decoder reversed."""
     halve = ImageEncoder(shape, width, "batch")
     return nn.Sequential(halve, nn.Linear(halve.features, code)), ImageGenerator(
         code, shape, width, "batch"

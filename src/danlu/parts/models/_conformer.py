@@ -1,8 +1,9 @@
-"""Conformer blocks over the frames of a recording: attention for what is far, convolution for what is near.
+"""Conformer blocks over the frames of a recording: attention and convolution.
 
-B batch, T frames, F bands, D width; t after strides, rounded up.
-Source: Gulati et al., 2020, arXiv:2005.08100. Layer normalization stands where the paper has that
-of the batch, so that padding and the other rows of a batch have no say; positions are rotary."""
+B batch, T frames, F bands, D width; t frames after strides, rounded up.
+Source: Gulati et al., 2020, arXiv:2005.08100. Layer normalization replaces the paper's batch
+normalization, so that padding and other rows do not change a row's output; positions are rotary.
+"""
 
 from __future__ import annotations
 
@@ -19,12 +20,12 @@ from danlu.layers.audio.masked_convolution import halved
 from danlu.layers.dropout import Dropout
 from danlu.layers.pooling import real_places
 
-CERTAIN = -1e4  # the logit of every other character where the blank is certain
+CERTAIN = -1e4  # the logit of all other characters where the blank has probability 1
 
 
 class Subsampling(nn.Module):
-    """(x_BTF, lengths_B) -> (B, t, D) and lengths: convolutions with a stride of two, each halving
-    time and bands."""
+    """(x_BTF, lengths_B) -> ((B, t, D), lengths_B): convolutions of stride 2, which halve time and
+    bands."""
 
     def __init__(self, bands: int, width: int, halvings: int, channels: int) -> None:
         super().__init__()
@@ -46,7 +47,7 @@ class Subsampling(nn.Module):
 
 
 class Near(nn.Module):
-    """x_BTD -> (B, T, D): a gate, a convolution over neighbouring frames within each channel, a
+    """x_BTD -> (B, T, D): the convolution module: a gate, a depthwise convolution over frames, a
     linear layer."""
 
     def __init__(self, width: int, kernel: int) -> None:
@@ -63,8 +64,8 @@ class Near(nn.Module):
 
 
 class Half(nn.Sequential):
-    """x_BTD -> (B, T, D): a feed-forward layer, of which a block adds half before and half
-    after."""
+    """x_BTD -> (B, T, D): a feed-forward layer; a block adds half the output of one at its start
+    and of one at its end."""
 
     def __init__(self, width: int, dropout: float) -> None:
         super().__init__(
@@ -153,8 +154,8 @@ class RecordingRow(nn.Module):
 
 
 class RecordingFrames(nn.Module):
-    """inputs -> logits (B, t, S) of characters, the first the blank, which is certain after a row's
-    end."""
+    """inputs -> logits (B, t, S) of characters; the first is the blank, with probability 1 after a
+    row's end."""
 
     def __init__(self, body: Conformer, size: int) -> None:
         super().__init__()

@@ -1,14 +1,14 @@
-"""Labels that go together: a linear chain over the places of a row, read out as the probability of each label at each place.
+"""A linear-chain CRF over the positions of a row, read out as the marginals of each label.
 
-The chain gives a row of labels y the weight exp(sum_t u_t[y_t] + A[y_t-1, y_t]), with u the
-network's outputs and A learnt. Its exact marginals take one pass from either end. Training makes
-the probability of the right label large at every place, instead of that of the right row as a
-whole: so the outputs stay one number a label and place, and every loss and metric of labels works
-on them.
+The chain gives a sequence of labels y the weight exp(sum_t u_t[y_t] + A[y_t-1, y_t]), with u the
+network's outputs and A learnt. Its exact marginals take one pass in each direction. Training
+maximises the probability of the right label at every position, instead of that of the whole
+sequence: so outputs stay one number per label and position, and every loss and metric of labels
+works on them.
 Sources: Lafferty, McCallum and Pereira, 2001 (the chain); Kakade, Teh and Roweis, 2002 (training
 marginals).
 
-B batch, T places, S labels.
+B batch, T positions, S labels.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from danlu.layers.recurrent.rnn import reorder, reversed_places
 
 
 class TransitionMarginals(nn.Module):
-    """u_BTS, lengths_B -> log p(label at place t | row), float32 (B, T, S). Transitions start at 0:
-    the softmax of u."""
+    """(u_BTS, lengths_B) -> log p(label at position t | row), float32 (B, T, S). Transitions start
+    at 0, which gives the softmax of u."""
 
     def __init__(self, labels: int) -> None:
         super().__init__()
@@ -37,9 +37,11 @@ class TransitionMarginals(nn.Module):
             return (ahead_BTS + reorder(back_BTS, turned_BT) - u_BTS).log_softmax(dim=2)
 
     def _reached(self, u_2BTS: Tensor) -> Tensor:
-        """The logarithm of the weight of all that leads to each label of each place, up to a number
-        a place; 0 from the left, 1 from the right. A product of probabilities within a place, their
-        logarithm between places: nothing overflows, and what vanishes is e-87 of the rest."""
+        """Log weight of all label sequences that lead to each label of each position, up to a
+        constant per position; index 0 from the left, 1 from the right.
+
+        Within a position probabilities are multiplied, between positions their logarithms are kept:
+        nothing overflows, and what underflows is e^-87 of the rest."""
         weights_2SS = torch.stack([self.transitions, self.transitions.T]).exp()
         if is_exporting():
             return _scanned(u_2BTS, weights_2SS)
@@ -53,7 +55,7 @@ class TransitionMarginals(nn.Module):
 
 
 def _scanned(u_2BTS: Tensor, weights_2SS: Tensor) -> Tensor:
-    """The same as one loop of the graph, which goes over any number of places."""
+    """The same as a loop in the exported graph, for any number of positions."""
     from torch._higher_order_ops import scan
 
     def step(carry: tuple[Tensor, Tensor], u_2BS: Tensor) -> tuple[tuple[Tensor, Tensor], Tensor]:

@@ -1,6 +1,6 @@
-"""The encoder-decoder Transformer: one stack reads the source, another writes the target and looks at what was read.
+"""The encoder-decoder Transformer: one stack reads the source, the other writes the target.
 
-B batch, S places of the source, T places of the target, D width, V codes of the target's
+B batch, S positions of the source, T positions of the target, D width, V size of the target's
 vocabulary.
 Source: Vaswani et al., 2017, arXiv:1706.03762; with normalization before each half of a block
 (Xiong et al., 2020, arXiv:2002.04745) and rotary positions in both stacks (Su et al., 2021,
@@ -22,12 +22,13 @@ from danlu.layers.transformer.language_model import EMBEDDING_SPREAD, Head
 
 
 class EncoderDecoder(nn.Module):
-    """{source: tokens_BS int64, target: tokens_BT int64} -> logits_BTV float32: what follows each
-    place of the target.
+    """{source: tokens_BS int64, target: tokens_BT int64} -> logits_BTV float32 of the next token at
+    each position of the target.
 
-    A place of the target sees the whole source, and of the target itself and what stands before it.
-    0 is padding, at the end of a row, and changes nothing. To write: `begin` reads the sources
-    once, `extend` appends tokens to the targets."""
+    A position of the target attends to the whole source, and to itself and earlier positions of the
+    target. 0 is padding at the end of a row, and changes nothing. To generate, `begin` reads the
+    sources once, and `extend` appends tokens to the targets.
+    """
 
     def __init__(
         self,
@@ -41,8 +42,8 @@ class EncoderDecoder(nn.Module):
         tied: bool,
         shared: bool,
     ) -> None:
-        """`tied`: the head multiplies by the target's embedding; `shared`: both sides have one
-        vocabulary and one embedding."""
+        """`tied`: the output layer uses the target's embedding; `shared`: source and target use one
+        embedding."""
         super().__init__()
         self.source, self.target = source, target
         width = encoder.width
@@ -64,15 +65,14 @@ class EncoderDecoder(nn.Module):
         return self._logits(self.decoder(x_BTD, None, memory_BSD, present_BS))
 
     def encode(self, inputs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """(memory_BSD, present_BS bool): the source as the decoder looks at it, and where there is
-        any."""
+        """(memory_BSD, present_BS): the encoded source, and True where it is no padding."""
         tokens_BS = inputs[self.source]
         present_BS = tokens_BS != 0
         return self.encoder(self.dropout(self.source_embedding(tokens_BS)), present_BS), present_BS
 
     def begin(self, inputs: Mapping[str, Tensor], length: int) -> Cache:
-        """A cache that holds what the decoder needs of the sources, with room for targets of
-        `length` tokens (it grows)."""
+        """A cache with keys and values of the sources, and room for targets of `length` tokens (it
+        grows)."""
         memory_BSD, present_BS = self.encode(inputs)
         cache = self.decoder.cache(len(present_BS), length)
         self.decoder.remember(memory_BSD, present_BS, cache)
@@ -81,8 +81,8 @@ class EncoderDecoder(nn.Module):
     def extend(
         self, tokens_BT: Tensor, cache: Cache, sizes_B: Tensor | Sequence[int] | None = None
     ) -> Tensor:
-        """logits_BTV of tokens appended to the cache's rows, of which row b's first sizes_B[b] are
-        real (None: all)."""
+        """logits_BTV of tokens appended to the cache's rows; the first sizes_B[b] tokens of row b
+        are real, the rest padding (None: all are real)."""
         places = cache.places(tokens_BT.shape[1], tokens_BT.device)
         x_BTD = self.decoder.extend(self.dropout(self.target_embedding(tokens_BT)), cache, places)
         cache.advance(tokens_BT.shape[1], sizes_B)

@@ -1,6 +1,6 @@
-"""A generator of images and the discriminator it is trained against, for images of any size from 8x8 on (danlu.layers.vision.dcgan).
+"""A generator of images and its discriminator, for images of at least 8x8 pixels.
 
-B batch, C channels of the image, H height, W width, Z numbers of noise, D features.
+B batch, C channels of the image, H height, W width, Z size of the noise, D features.
 Sources: Radford, Metz and Chintala, 2016, arXiv:1511.06434 (convolutions); Miyato et al., 2018,
 arXiv:1802.05957 (spectral normalisation); Miyato and Koyama, 2018, arXiv:1802.05637 (the class as a
 projection in the discriminator)."""
@@ -17,8 +17,8 @@ from danlu.system.random_draws import counter_normal
 
 
 class Generator(nn.Module):
-    """(noise_BZ, class_B or None) -> images (B, C, H, W) between -1 and 1. The class joins the
-    noise as a learnt vector of `embedding`."""
+    """(noise_BZ, class_B or None) -> images (B, C, H, W) between -1 and 1. An embedding of the
+    class is concatenated to the noise."""
 
     def __init__(
         self,
@@ -45,8 +45,8 @@ class Discriminator(nn.Module):
     """(images (B, C, H, W) between -1 and 1, class_B or None) -> logits (B,), large where an image
     looks real.
 
-    With classes the logit is that of the image alone plus the inner product of its features with a
-    learnt vector of the class."""
+    With classes, the inner product of the image's features and the class's embedding is added.
+    """
 
     def __init__(
         self, shape: tuple[int, int, int], width: int, classes: int, normalization: Normalization
@@ -70,11 +70,11 @@ class Discriminator(nn.Module):
 
 class AdversarialPair(nn.Module):
     """inputs -> images float32 (B, C, H, W) on the scale of the normalised input image, from noise
-    that the input "row" decides.
+    that is a function of the input "row".
 
-    What an adversarial update calls: `draw`, `imagine` and `judge`; `generator` and `discriminator`
-    hold the weights of each side. `mean` and `std` are those that pixels of the input are
-    normalised with."""
+    An adversarial update calls `draw`, `imagine` and `judge`; `generator` and `discriminator` hold
+    the weights of each side. `mean` and `std` are those that input pixels are normalised with.
+    """
 
     black: Tensor
     reach: Tensor
@@ -92,7 +92,7 @@ class AdversarialPair(nn.Module):
         self.discriminator = discriminator
         self.latent = latent
         mean_C11, std_C11 = torch.tensor(mean)[:, None, None], torch.tensor(std)[:, None, None]
-        self.register_buffer("black", -mean_C11 / std_C11, persistent=False)  # black
+        self.register_buffer("black", -mean_C11 / std_C11, persistent=False)
         self.register_buffer(
             "reach", 0.5 / std_C11, persistent=False
         )  # half way from black to white
@@ -101,7 +101,7 @@ class AdversarialPair(nn.Module):
         return self.imagine(inputs, self.noise_of(inputs["row"].reshape(-1)))
 
     def noise_of(self, rows_B: Tensor) -> Tensor:
-        """Noise that is a function of the number of a row alone, (B, Z)."""
+        """Noise (B, Z) that is a function of the row number only."""
         return counter_normal(0, rows_B[:, None], torch.arange(self.latent, device=rows_B.device))
 
     def draw(self, count: int) -> Tensor:
@@ -119,8 +119,7 @@ class AdversarialPair(nn.Module):
         )
 
     def judge(self, images_BCHW: Tensor, inputs: Mapping[str, Tensor]) -> Tensor:
-        """The discriminator's logits (B,) of images that are said to be of the classes in
-        `inputs`."""
+        """The discriminator's logits (B,) of images, given the classes in `inputs`."""
         return self.discriminator((images_BCHW - self.black) / self.reach - 1, _classes(inputs))
 
 

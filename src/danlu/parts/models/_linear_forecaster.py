@@ -1,8 +1,9 @@
-"""Linear forecasters: each value ahead is a weighted sum of the past, of other columns, and of what is known ahead.
+"""Linear forecasters: a weighted sum of the past, of other columns, and of the known future.
 
-B batch, L moments of the past, H moments ahead, F variables of the window, V variables that are
-forecast, Q quantiles of each, C other columns of the window, K columns known ahead, R channels they
-are brought to."""
+B batch, L time steps of the past, H time steps ahead, F variables of the window, V variables that
+are forecast, Q quantiles of each, C other columns of the window, K columns known in advance, R
+channels that these are projected to.
+"""
 
 from __future__ import annotations
 
@@ -19,12 +20,14 @@ from danlu.layers.forecasting.forecaster import (
 )
 from danlu.terms import InputSpec, OutputSpec
 
-_CHANNELS = 8  # that other columns are brought to before time is looked at: their weights would else outnumber all others
+# Other columns are projected to so many channels before they are weighed over time; otherwise their
+# weights would outnumber all others.
+_CHANNELS = 8
 
 
 class MovingAverage(nn.Module):
-    """x_BLV -> (B, L, V): the mean over `moments` around each moment; the ends go on with the first
-    and the last value."""
+    """x_BLV -> (B, L, V): the mean over `moments` time steps around each; the ends are padded with
+    the first and the last value."""
 
     def __init__(self, moments: int) -> None:
         super().__init__()
@@ -37,8 +40,8 @@ class MovingAverage(nn.Module):
 
 
 class FromOthers(nn.Module):
-    """(others_BLC, future_BHK, static_BS) -> (B, H, V, Q): what other columns add; 0 before
-    training. Any may be None."""
+    """(others_BLC, future_BHK, static_BS) -> (B, H, V, Q): what other columns add to the forecast;
+    0 before training. Each argument may be None."""
 
     def __init__(
         self, moments: int, steps: int, sizes: tuple[int, int, int], variables: int, quantiles: int
@@ -71,7 +74,7 @@ class FromOthers(nn.Module):
 
 
 def _silent(inputs: int, outputs: int) -> nn.Linear:
-    """A linear layer without bias that says 0 until it has learnt otherwise."""
+    """A linear layer without bias, with weights 0."""
     layer = nn.Linear(inputs, outputs, bias=False)
     nn.init.zeros_(layer.weight)
     return layer

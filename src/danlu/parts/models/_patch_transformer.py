@@ -1,8 +1,9 @@
-"""A Transformer over patches of a series: each token a stretch of moments.
+"""A Transformer over patches of a series: each token is a time span.
 
-N rows, L moments of the past, H moments ahead, C channels of the window, P patches, W numbers in a
-patch, D width, K columns known ahead, S columns that stand still. Source: Nie et al., 2022,
-arXiv:2211.14730 (PatchTST)."""
+N rows, L time steps of the past, H time steps ahead, C channels of the window, P patches, W numbers
+in a patch, D width, K columns known in advance, S static columns.
+Source: Nie et al., 2022, arXiv:2211.14730 (PatchTST).
+"""
 
 from __future__ import annotations
 
@@ -17,11 +18,8 @@ from danlu.layers.transformer.blocks import StackSizes as StackSizes
 
 
 class Patches(nn.Module):
-    """x_NLC -> (N, P, D): stretches of `length` moments, one beginning every `stride`; the end goes
-    on with the last moment.
-
-    Their places are learnt.
-    """
+    """x_NLC -> (N, P, D): patches of `length` time steps, one every `stride`; the end is padded
+    with the last time step. Position embeddings are learned."""
 
     def __init__(self, moments: int, channels: int, length: int, stride: int, width: int) -> None:
         super().__init__()
@@ -40,10 +38,9 @@ class Patches(nn.Module):
 
 
 class PatchTokens(nn.Module):
-    """(window_NLC, future_NHK or None, static_NS or None) -> (N, P, D) tokens that have seen each
-    other.
+    """(window_NLC, future_NHK or None, static_NS or None) -> (N, P, D): tokens after the encoder.
 
-    Patches of what is known ahead, and one token of what stands still, follow those of the past.
+    Patches of columns known in advance, and one token of static columns, follow those of the past.
     """
 
     def __init__(self, sizes: BodySizes, length: int, stride: int, stack: StackSizes) -> None:
@@ -75,8 +72,7 @@ class PatchTokens(nn.Module):
 
 
 class PatchForecast(nn.Module):
-    """(window_NLC, future_NHK or None, static_NS or None) -> (N, H, size), from all tokens side by
-    side."""
+    """(window_NLC, future_NHK or None, static_NS or None) -> (N, H, size), linear in all tokens."""
 
     def __init__(
         self, sizes: BodySizes, length: int, stride: int, stack: StackSizes, head_dropout: float
@@ -99,7 +95,7 @@ class PatchForecast(nn.Module):
 
 
 class PatchSummary(nn.Module):
-    """inputs -> (B, size): one answer for a whole series, from the mean of its tokens."""
+    """inputs -> (B, size): one output per series, from the mean of its tokens."""
 
     def __init__(self, sizes: BodySizes, length: int, stride: int, stack: StackSizes) -> None:
         super().__init__()

@@ -1,6 +1,7 @@
-"""Encoder-decoders of the library transformers (T5, Marian, BART) behind danlu's own forward, and as beam search asks for them.
+"""Encoder-decoders of the library transformers (T5, Marian, BART), for training and beam search.
 
-B batch, S places of the source, T places of the target, N rows that go on, V codes.
+B batch, S positions of the source, T positions of the target, N rows in the beam search, V size of
+the vocabulary.
 """
 
 from __future__ import annotations
@@ -19,8 +20,7 @@ from danlu.terms import PADDING
 
 @dataclass
 class Begun:
-    """Sources that were read, and what the decoder keeps of the tokens it has written after
-    each."""
+    """Encoded sources, and the decoder's cache of the tokens written so far for each."""
 
     memory: Tensor  # (N, S, D)
     mask: Tensor  # (N, S)
@@ -28,7 +28,7 @@ class Begun:
     written: int = 0
 
     def keep(self, rows: Tensor) -> Begun:
-        """The same of `rows` alone, in their order; a row may stand there several times."""
+        """Only `rows`, in their order; a row may occur several times."""
         rows = rows.to(self.memory.device)
         if self.written:
             self.past.batch_select_indices(rows)
@@ -36,11 +36,12 @@ class Begun:
 
 
 class PretrainedSeq2Seq(PretrainedText):
-    """{source: tokens_BS, target: tokens_BT} int64 -> logits_BTV float32 in danlu's codes: what
-    follows each place of the target.
+    """{source: tokens_BS, target: tokens_BT} int64 -> logits_BTV float32 over danlu's codes, of the
+    next token at each position of the target.
 
-    A target begins with BEGINNING, which the network reads as the codes `opening` of its own (BART
-    has two: the one its decoder starts with, and the beginning of a text)."""
+    A target begins with BEGINNING, in place of which the network reads its own codes `opening`
+    (BART has two: its decoder's start token, and the beginning of a text).
+    """
 
     def __init__(
         self,
@@ -65,7 +66,7 @@ class PretrainedSeq2Seq(PretrainedText):
         return self._in_codes(logits_BTV[:, len(self.opening) - 1 :])
 
     def begin(self, inputs: Mapping[str, Tensor], length: int) -> Begun:
-        """The sources, read once."""
+        """Encode the sources, once."""
         transformers = library()
         memory_BSD, mask_BS = self._read(inputs[self.name])
         past = transformers.EncoderDecoderCache(
@@ -85,21 +86,18 @@ class PretrainedSeq2Seq(PretrainedText):
         return self._in_codes(decoded.logits[:, -places:].float())
 
     def _read(self, tokens_BS: Tensor) -> tuple[Tensor, Tensor]:
-        """(what the encoder makes of each place, which places there are)."""
+        """(encoder outputs (B, S, D), mask (B, S): 1 where there is a token)."""
         tokens_BS = self._within_limit(tokens_BS)
         first_S = torch.arange(tokens_BS.shape[1], device=tokens_BS.device) == 0
-        mask_BS = (
-            (tokens_BS != PADDING) | first_S
-        ).long()  # a row of padding keeps a place: attention to nothing has no value
+        # an empty row keeps its first position: attention over no position is NaN
+        mask_BS = ((tokens_BS != PADDING) | first_S).long()
         encoder: nn.Module = self.body.get_encoder()  # type: ignore[operator]
-        memory_BSD = encoder(
-            input_ids=self._ids(tokens_BS, first_S), attention_mask=mask_BS
-        )[0]
+        memory_BSD = encoder(input_ids=self._ids(tokens_BS, first_S), attention_mask=mask_BS)[0]
         return memory_BSD, mask_BS
 
     def _decode_tokens(self, tokens_BT: Tensor, begins: bool) -> Tensor:
-        """The network's codes of a target, those that open it in place of the first where it
-        `begins` here."""
+        """The network's own codes of a target; if it `begins` here, `opening` replaces the
+        first."""
         codes_BT = self._ids(tokens_BT, tokens_BT == -1)
         if not begins:
             return codes_BT
@@ -117,7 +115,8 @@ class PretrainedSeq2Seq(PretrainedText):
     def _refuse_beyond(self, places: int) -> None:
         if places > self.limit:
             raise PartError(
-                f"the pretrained network reaches {self.limit:,} places, and a target has {places:,}.",
+                f"the pretrained network reads at most {self.limit:,} positions, and a target "
+                f"has {places:,}.",
                 hint="shorten the targets, or lower task.max_tokens",
             )
 

@@ -1,7 +1,7 @@
-"""Several steps ahead from the state of a recurrent network that has read the past, and from what is known of the time ahead.
+"""Several steps ahead from the last state of a recurrent network, and from the known future.
 
-B batch, L moments of the past, H moments ahead, F variables of the window, V of them forecast, Q
-quantiles of each, K columns known ahead, D numbers of a state."""
+B batch, L time steps of the past, H time steps ahead, F variables of the window, V of them
+forecast, Q quantiles of each, K columns known in advance, D size of a state."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ from danlu.layers.recurrent.sequence_reader import lengths_of
 class RecurrentForecast(nn.Module):
     """inputs -> (B, H, V * Q).
 
-    The window goes through `past` on its own level, and every step ahead is linear in the last
-    state beside what `aside` makes of the row's other inputs. What is known ahead goes through
-    `ahead` from both ends, and adds to each step what its states there say."""
+    The normalised window goes through `past`; every step ahead is linear in the last state and in
+    the features that `aside` makes of the row's other inputs. Columns known in advance go through
+    `ahead` in both directions, and each step adds a linear function of its states there.
+    """
 
     def __init__(
         self,

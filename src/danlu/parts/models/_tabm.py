@@ -1,4 +1,4 @@
-"""Many networks in one: members share their matrices, and each has scales, biases and a last layer of its own.
+"""An ensemble in one network: members share matrices, and have own scales, biases and outputs.
 
 B batch, K members, D width in, E width out, S output size.
 Sources: Wen et al., 2020, arXiv:2002.06715 (BatchEnsemble); Gorishniy et al., 2024,
@@ -21,11 +21,11 @@ Start = Literal["ones", "signs", "normal"]
 
 
 class Scale(nn.Module):
-    """x_BKD -> x times a number for each member and feature.
+    """x_BKD -> x times one factor per member and feature.
 
-    The numbers start at 1, at 1 or -1 at random, or drawn from the standard normal distribution;
-    `chunks` gives the features of one input (the pieces of an embedding) the same start. They are
-    kept as a vector: no matrix, so neither decayed nor made orthogonal."""
+    Factors start at 1, at 1 or -1 at random, or from the standard normal distribution; the features
+    of one chunk (an embedding, say) start with the same factor. They are stored as a vector, so
+    that weight decay spares them and Muon does not orthogonalize them."""
 
     def __init__(
         self, members: int, width: int, start: Start = "ones", chunks: Sequence[int] | None = None
@@ -59,7 +59,7 @@ class EnsembleLinear(nn.Module):
         self.linear = nn.Linear(width, next_width, bias=False)
         self.after = Scale(members, next_width)
         edge = width**-0.5
-        nn.init.uniform_(self.linear.weight, -edge, edge)  # as torch starts a layer
+        nn.init.uniform_(self.linear.weight, -edge, edge)  # torch's default for a linear layer
         self.bias = nn.Parameter(torch.empty(members * next_width).uniform_(-edge, edge))
 
     def forward(self, x_BKD: Tensor) -> Tensor:
@@ -67,7 +67,7 @@ class EnsembleLinear(nn.Module):
 
 
 class MemberLinear(nn.Module):
-    """x_BKD -> (B, K, S): a linear layer for each member."""
+    """x_BKD -> (B, K, S): one linear layer per member."""
 
     def __init__(self, members: int, width: int, size: int) -> None:
         super().__init__()
@@ -83,9 +83,9 @@ class MemberLinear(nn.Module):
 
 class Ensemble(nn.Module):
     """inputs -> in training (B * K, S), the members of a row side by side; in evaluation (B, S),
-    the mean of their answers.
+    their average (danlu.layers.averaging).
 
-    `features` takes the inputs to (B, D); `chunks` are the widths of what it makes of each input.
+    `features` maps the inputs to (B, D); `chunks` are the widths of its pieces.
     """
 
     def __init__(

@@ -1,7 +1,7 @@
-"""Temporal convolution: causal convolutions whose taps lie ever further apart, so that the last moment sees the whole window.
+"""Temporal convolution: dilated causal convolutions, so that the last step sees the whole window.
 
-N rows, L moments of the past, H moments ahead, C channels of the window, D width, K columns known
-ahead, S columns that stand still.
+N rows, L time steps of the past, H time steps ahead, C channels of the window, D width, K columns
+known in advance, S static columns.
 Source: Bai et al., 2018, arXiv:1803.01271.
 """
 
@@ -14,12 +14,12 @@ from torch.nn import functional
 from danlu.layers.dropout import Dropout
 from danlu.layers.forecasting.forecaster import BodySizes
 
-_AHEAD = 16  # numbers that stand for a moment ahead, where it meets what is known of it
+_AHEAD = 16  # features per step ahead that are joined with the known future
 
 
 def layers_to_see(moments: int, kernel: int) -> int:
-    """How many blocks the last moment needs to see `moments`: two convolutions each, taps 1, 2, 4,
-    ... apart."""
+    """How many blocks of two convolutions with dilations 1, 2, 4, ... the last time step needs to
+    see `moments` time steps."""
     count, seen = 1, 1 + 2 * (kernel - 1)
     while seen < moments:
         seen += 2 * (kernel - 1) * 2**count
@@ -28,7 +28,7 @@ def layers_to_see(moments: int, kernel: int) -> int:
 
 
 class CausalConvolution(nn.Module):
-    """x_NDL -> (N, out, L): each moment a weighted sum of itself and the `kernel` - 1 before it."""
+    """x_NDL -> (N, out, L): each time step a weighted sum of itself and the `kernel` - 1 before."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int) -> None:
         super().__init__()
@@ -59,11 +59,11 @@ class TemporalBlock(nn.Module):
 
 
 class TemporalStack(nn.Module):
-    """window_NLC -> (N, D): what blocks, taps 1, 2, 4, ... apart, make of the last moment.
+    """window_NLC -> (N, D): the last time step after blocks of dilation 1, 2, 4, ...
 
-    The last moment is all that is asked for, and of block i it needs every 2^i-th moment only: half
-    of them go after each block, and taps that would lie 2^i apart lie side by side. The numbers are
-    those of dilated convolutions, at a fraction of the work."""
+    Only the last time step is needed, and it depends on every 2^i-th step of block i only. So half
+    of the steps are dropped after each block, and kernels need no dilation. The results are those
+    of dilated convolutions, at a fraction of the work."""
 
     def __init__(self, channels: int, width: int, kernel: int, layers: int, dropout: float) -> None:
         super().__init__()
@@ -76,16 +76,17 @@ class TemporalStack(nn.Module):
         x_NDL = window_NLC.transpose(1, 2)
         for block in self.blocks:
             x_NDL = block(x_NDL)
-            x_NDL = x_NDL[..., (x_NDL.shape[-1] - 1) % 2 :: 2]  # the last moment stays
+            x_NDL = x_NDL[..., (x_NDL.shape[-1] - 1) % 2 :: 2]  # the last time step stays
         return x_NDL[..., -1]
 
 
 class TemporalForecast(nn.Module):
-    """(window_NLC, future_NHK or None, static_NS or None) -> (N, H, size): from the last moment to
-    all steps ahead at once.
+    """(window_NLC, future_NHK or None, static_NS or None) -> (N, H, size): all steps ahead from the
+    last time step.
 
-    With a known future every step ahead is a small vector first, which meets what is known of that
-    step in a layer of its own."""
+    With a known future every step ahead is a small vector first, which another layer joins with the
+    known columns of that step.
+    """
 
     def __init__(
         self, sizes: BodySizes, *, width: int, kernel: int, layers: int | None, dropout: float
@@ -121,8 +122,8 @@ class TemporalForecast(nn.Module):
 
 
 class TemporalSummary(nn.Module):
-    """inputs -> (B, size): one answer for a whole series, from its last moment and the columns that
-    stand beside it."""
+    """inputs -> (B, size): one output per series, from its last time step and its static
+    columns."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""A module of the user's own, called as its forward wants to be."""
+"""A module of the user's own, called with the arguments that its forward takes."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ Call = Literal["dict", "names", "tensor"]
 
 
 def way_to_call(module: nn.Module, names: list[str]) -> Call:
-    """How the module's forward takes the inputs called `names`.
+    """How the module's forward takes the inputs called `names`: "dict", "names" or "tensor".
 
     dict     forward(inputs): its first parameter is called inputs or annotated as a dict or Mapping
     names    forward(numbers, categories): every input's name is a parameter
     tensor   forward(x): there is one input
-    Several inputs fall back to dict.
+    Several inputs that are no parameters are passed as a dict.
     """
     try:
         parameters = inspect.signature(module.forward).parameters
@@ -39,7 +39,7 @@ def way_to_call(module: nn.Module, names: list[str]) -> Call:
 
 
 class Outside(nn.Module):
-    """forward(inputs) -> what the user's module makes of them."""
+    """forward(inputs) -> the outputs of the user's module."""
 
     def __init__(self, module: nn.Module, names: list[str]) -> None:
         super().__init__()

@@ -1,8 +1,8 @@
-"""Convolutions over the frames of a recording, pooled over time: one answer for a recording of any length.
+"""Convolutional network over the frames of a recording, pooled over time: one output per recording.
 
 Blocks of two 3x3 convolutions over time and bands, each block followed by pooling, as in VGG; then
-the mean and the largest value of every channel over time, and a dense layer. What stands behind the
-end of a shorter recording of a batch has no say.
+the mean and the maximum of every channel over time, and a dense layer. Padding behind the end of a
+shorter recording does not change the output.
 Sources: Simonyan and Zisserman, 2015, arXiv:1409.1556; Kong et al., 2020, arXiv:1912.10211 (mean
 and maximum over time)."""
 
@@ -32,7 +32,7 @@ DEFAULTS = {
 
 
 class Config(Options):
-    """How wide and how deep."""
+    """Width and depth."""
 
     weights: str | None = Field(
         None,
@@ -42,14 +42,16 @@ class Config(Options):
         [32, 64, 128],
         min_length=1,
         max_length=8,
-        description="Channels of each block; each halves time and bands.",
+        description="Channels of each block; each block halves time and bands.",
     )
-    dense: int = Field(128, ge=1, le=65536, description="Width of the dense layer before the last.")
+    dense: int = Field(
+        128, ge=1, le=65536, description="Width of the dense layer before the output layer."
+    )
     dropout: float = Field(
         0.2,
         ge=0,
         lt=1,
-        description="Share of the features dropped before the last layer in training.",
+        description="Dropout before the output layer.",
     )
 
 
@@ -69,7 +71,7 @@ def build(config: Config, inputs: Mapping[str, InputSpec], output: OutputSpec) -
 
 
 def _branch(config: Config, name: str, spec: InputSpec) -> tuple[nn.Module, int]:
-    """What takes one input to (B, width), and width."""
+    """(A module from one input to (B, width), that width)."""
     from danlu.layers.audio.masked_convolution import RecordingVector
     from danlu.layers.tabular.categories import CategoryEmbedding
     from danlu.layers.tabular.merging import TakeInput

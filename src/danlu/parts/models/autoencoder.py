@@ -1,8 +1,8 @@
-"""Autoencoder: learns to squeeze a row into a few numbers, the code, and to make the row of them again.
+"""Autoencoder: compresses a row to a few numbers, the code, and reconstructs the row from them.
 
-Of numbers, or of a window of a series: layers of the sizes `hidden` to the code and back. Of an
-image (from 8x8 on): convolutions that halve it until its shorter side has 4 to 7 pixels, a linear
-layer to the code, and the same way back.
+Numbers, or a window of a series: dense layers of the sizes `hidden` to the code, and the same in
+reverse. An image (at least 8x8): convolutions that halve it until its shorter side has 4 to 7
+pixels, a linear layer to the code, and the same in reverse.
 Source: Hinton and Salakhutdinov, 2006, doi.org/10.1126/science.1127647.
 """
 
@@ -34,26 +34,25 @@ DEFAULTS = {
 class Config(Options):
     """The sizes of encoder and decoder."""
 
-    code: int = Field(16, ge=1, le=65_536, description="Numbers that a row is squeezed into.")
+    code: int = Field(16, ge=1, le=65_536, description="Size of the code.")
     hidden: list[Annotated[int, Field(ge=1, le=65_536)]] = Field(
         [128, 64],
         max_length=20,
         description="Sizes of the layers before the code, mirrored after it (numbers, series).",
     )
     activation: Literal["relu", "gelu", "silu", "tanh"] = Field(
-        "gelu", description="The function between layers (numbers, series)."
+        "gelu", description="Activation between layers (numbers, series)."
     )
     width: int = Field(
         32,
         ge=1,
         le=2048,
-        description="Channels at half the image's size, twice as many each time it is halved (images).",
+        description="Channels at half the image's size; doubled at each further halving (images).",
     )
 
 
 def build(config: Config, inputs: Mapping[str, InputSpec], output: OutputSpec) -> nn.Module:
-    """The module. Raises PartError unless there is one input, and the output is that input
-    again."""
+    """The module. PartError unless there is one input, and the output is its reconstruction."""
     from danlu.layers.vision.dcgan import SMALLEST
     from danlu.parts.models._autoencoder import (
         Autoencoder,
@@ -84,7 +83,7 @@ def build(config: Config, inputs: Mapping[str, InputSpec], output: OutputSpec) -
         or spec.kind == "series"
     ):
         raise PartError(
-            "autoencoder gives its input again, and the task asks for something else.",
+            "autoencoder reconstructs its input, and the task asks for something else.",
             hint="choose task: autoencoding, or anomaly_detection by reconstruction",
         )
     if spec.kind != "image":
@@ -92,6 +91,7 @@ def build(config: Config, inputs: Mapping[str, InputSpec], output: OutputSpec) -
     channels, height, width = spec.shape
     if min(height, width) < SMALLEST:
         raise PartError(
-            f"autoencoder takes images from {SMALLEST}x{SMALLEST} pixels on, and these have {height}x{width}."
+            f"autoencoder takes images from {SMALLEST}x{SMALLEST} pixels on, and these have "
+            f"{height}x{width}."
         )
     return Autoencoder(name, *of_images((channels, height, width), config.width, config.code))

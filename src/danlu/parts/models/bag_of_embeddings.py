@@ -1,8 +1,8 @@
-"""The mean of the embeddings of a text's words and phrases: the fast baseline of text, often hard to beat.
+"""The mean of the embeddings of a text's words and n-grams (fastText): a fast, strong baseline.
 
-Each word, and each run of up to `longest` words (hashed into a table), has an embedding; their mean
-(or largest values, or both) goes through dropout and one linear layer. Several texts of a row have
-tables of their own; numbers, categories and an image join them in a dense layer.
+Each word, and each n-gram of up to `longest` words (hashed into a table), has an embedding; their
+mean (or maximum, or both) goes through dropout and one linear layer. Each text column has its own
+tables; numbers, categories and an image are joined in a dense layer.
 Source: Joulin, Grave, Bojanowski and Mikolov, 2016, arXiv:1607.01759 (fastText).
 """
 
@@ -31,25 +31,28 @@ DEFAULTS = {
 
 
 class Config(Options):
-    """What has an embedding, and how embeddings become one vector."""
+    """What has an embedding, and how embeddings are pooled."""
 
     embedding: int = Field(
-        64, ge=1, le=65536, description="Numbers that stand for a word, or for a run of words."
+        64, ge=1, le=65536, description="Size of the embedding of a word or n-gram."
     )
     longest: int = Field(
-        2, ge=1, le=8, description="Words of the longest run that has an embedding; 1: words alone."
+        2,
+        ge=1,
+        le=8,
+        description="Words of the longest n-grams with an embedding; 1: single words.",
     )
     buckets: int = Field(
-        32_768, ge=16, le=1 << 24, description="Embeddings that runs of words are hashed to."
+        32_768, ge=16, le=1 << 24, description="Number of embeddings that n-grams are hashed to."
     )
     pooling: Literal["mean", "max", "mean_and_max"] = Field(
-        "mean", description="How embeddings become one vector."
+        "mean", description="How embeddings are pooled to one vector."
     )
     letter_embedding: int = Field(
         32,
         ge=1,
         le=4096,
-        description="Numbers that stand for a letter of a word (vocabulary: characters).",
+        description="Size of the embedding of a letter (vocabulary: characters).",
     )
     letter_filters: int = Field(
         64, ge=1, le=65536, description="Filters over the letters of a word."
@@ -58,13 +61,13 @@ class Config(Options):
         0.3,
         ge=0,
         lt=1,
-        description="Share of the numbers dropped in training: of embeddings and of features.",
+        description="Dropout of embeddings and of features.",
     )
     unknown: float = Field(
-        0.02, ge=0, lt=1, description="Share of the words that training reads as unknown."
+        0.02, ge=0, lt=1, description="Share of words replaced by the unknown token in training."
     )
     dense: int = Field(
-        128, ge=1, le=65536, description="Width of the layer in which several inputs meet."
+        128, ge=1, le=65536, description="Width of the layer that joins several inputs."
     )
 
 

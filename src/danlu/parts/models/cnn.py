@@ -1,13 +1,14 @@
-"""Convolutional network for images: a residual network by default, or the textbook's two convolutions.
+"""Convolutional network for images: a residual network, or two convolutions as in textbooks.
 
-design: residual   convolution, then stages of residual blocks, each stage after the first half as high and wide and twice as many
-                   channels; the mean over the image; linear. `width` and `blocks` set its size.
-                   He et al., 2015, arXiv:1512.03385.
-design: textbook   convolution 32 (3x3), pooling, convolution 64 (3x3), pooling, dense 128, dropout, linear.
-                   LeCun et al., 1998, in the sizes of today's textbooks.
+design: residual   convolution, then stages of residual blocks; each stage after the first halves
+                   height and width and doubles the channels; mean over the image; linear.
+                   `width` and `blocks` set its size. He et al., 2015, arXiv:1512.03385.
+design: textbook   convolution 32 (3x3), pooling, convolution 64 (3x3), pooling, dense 128,
+                   dropout, linear. LeCun et al., 1998, in the sizes of today's textbooks.
 
-Images from 4x4 on, of any shape. Numbers, categories and texts join after the pooling, before a
-dense layer (late fusion)."""
+Images have at least 4x4 pixels. Numbers, categories and texts are joined after the pooling, before
+a dense layer (late fusion).
+"""
 
 from __future__ import annotations
 
@@ -39,7 +40,7 @@ RESIDUAL_ONLY = ("width", "blocks", "batch_norm", "parametrization", "base_width
 
 
 class Config(Options):
-    """Which design, and its size."""
+    """The design, and its size."""
 
     weights: str | None = Field(
         None, description="An artifact (or run) of a cnn whose weights this model starts from."
@@ -53,24 +54,25 @@ class Config(Options):
         description="Residual blocks of each stage (residual).",
     )
     activation: Literal["relu", "gelu", "silu", "tanh"] = Field(
-        "relu", description="The function between convolutions."
+        "relu", description="Activation between convolutions."
     )
     dropout: float = Field(
         0.1,
         ge=0,
         lt=1,
-        description="Share of the features dropped before the last layer in training.",
+        description="Dropout before the output layer.",
     )
     batch_norm: bool = Field(
-        True, description="Normalise after every convolution, over the batch (residual)."
+        True, description="Batch normalisation after every convolution (residual)."
     )
     parametrization: Parametrization = "standard"
-    base_width: int = Field(32, ge=1, description="Width at which mup is the same as standard.")
+    base_width: int = Field(32, ge=1, description="Width at which mup equals standard.")
     base_layers: int | None = Field(
         None,
         ge=1,
         le=1000,
-        description="Number of residual blocks at which depth changes nothing (mup); null: depth is not scaled.",
+        description="Residual blocks at which depth changes nothing (mup); null: depth is not "
+        "scaled.",
     )
 
     @model_validator(mode="after")
@@ -83,18 +85,19 @@ class Config(Options):
             ]
             if changed:
                 raise ValueError(
-                    f"{' and '.join(changed)} belong to design: residual; design: textbook has its sizes fixed"
+                    f"{' and '.join(changed)} belong to design: residual; the sizes of design: "
+                    "textbook are fixed"
                 )
         return self
 
 
 def width_of(config: Config) -> int:
-    """Channels of the first stage; 0 where the sizes are fixed."""
+    """Channels of the first stage; 0 for design: textbook, whose sizes are fixed."""
     return config.width if config.design == "residual" else 0
 
 
 def at_width(config: Config, width: int) -> Config:
-    """The same network with every stage in proportion."""
+    """The same network with all stages scaled in proportion."""
     return Config.model_validate({**config.model_dump(), "width": width})
 
 
@@ -172,9 +175,9 @@ def _residual(config: Config, channels: int, height: int, width: int) -> tuple[n
 
 
 def _stem(config: Config, channels: int, side: int) -> list[nn.Module]:
-    """The first convolution. It halves images from 16 pixels on and quarters those from 64 on: most
-    of a network's time goes into the pixels of its first stage, and the first features need few of
-    them."""
+    """The first convolution. It halves the sides of images of at least 16 pixels, and quarters
+    those of at least 64: most of a network's time goes into the pixels of its first stage, and the
+    first features need few of them."""
     from torch import nn
 
     from danlu.layers.activations import activation

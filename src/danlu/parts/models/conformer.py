@@ -1,7 +1,9 @@
-"""Conformer: attention and convolution over the frames of a recording; for one answer a recording, or the characters of speech.
+"""Conformer: attention and convolution over frames, for one output per recording or per frame.
 
-Two convolutions with a stride of two make one frame of four; then blocks of feed-forward,
-attention, convolution, feed-forward. Gulati et al., 2020, arXiv:2005.08100."""
+Two convolutions of stride 2 reduce four frames to one; then blocks of feed-forward, attention,
+convolution, feed-forward. One output per frame recognises the characters of speech.
+Source: Gulati et al., 2020, arXiv:2005.08100.
+"""
 
 from __future__ import annotations
 
@@ -38,18 +40,16 @@ class Config(Options):
         None,
         description="An artifact (or run) of a conformer whose weights this model starts from.",
     )
-    width: int = Field(96, ge=2, le=8192, description="Numbers that stand for a frame.")
+    width: int = Field(96, ge=2, le=8192, description="Features per frame.")
     num_heads: int = Field(4, ge=1, le=128, description="Heads of attention.")
     num_layers: int = Field(4, ge=1, le=100, description="Blocks.")
     kernel: int = Field(
-        15, ge=1, le=255, description="Frames that a convolution sees; an odd number."
+        15, ge=1, le=255, description="Kernel size of the convolutions in frames; an odd number."
     )
     halvings: int = Field(
-        2, ge=0, le=4, description="Times that time and bands are halved before the blocks."
+        2, ge=0, le=4, description="How often time and bands are halved before the blocks."
     )
-    dropout: float = Field(
-        0.1, ge=0, lt=1, description="Share of the activations dropped in training."
-    )
+    dropout: float = Field(0.1, ge=0, lt=1, description="Dropout of activations.")
 
     @model_validator(mode="after")
     def _numbers_that_divide(self) -> Config:
@@ -63,8 +63,8 @@ class Config(Options):
 
 
 def build(config: Config, inputs: Mapping[str, InputSpec], output: OutputSpec) -> nn.Module:
-    """The module. Raises PartError where there are no frames, or more than frames for an output a
-    frame."""
+    """The module. PartError where there are no frames, or other inputs beside them for one output
+    per frame."""
     from danlu.layers.tabular.late_fusion import fuse_branches
     from danlu.parts.models._conformer import RecordingFrames
 
@@ -77,7 +77,7 @@ def build(config: Config, inputs: Mapping[str, InputSpec], output: OutputSpec) -
     if output.per == "frame":
         if len(inputs) > 1:
             raise PartError(
-                f"conformer hears one recording a row; the inputs are {', '.join(inputs)}.",
+                f"conformer reads one recording per row; the inputs are {', '.join(inputs)}.",
                 hint="set use: false for the other columns",
             )
         return RecordingFrames(_body(config, frames[0], inputs[frames[0]]), output.size)
@@ -101,7 +101,7 @@ def _body(config: Config, name: str, spec: InputSpec) -> Conformer:
 
 
 def _branch(config: Config, name: str, spec: InputSpec) -> tuple[nn.Module, int]:
-    """What takes one input to (B, width), and width."""
+    """(A module from one input to (B, width), that width)."""
     from danlu.layers.tabular.categories import CategoryEmbedding
     from danlu.layers.tabular.merging import TakeInput
     from danlu.parts.models._conformer import RecordingRow

@@ -1,4 +1,4 @@
-"""Transformer encoder, as BERT: every place of a text sees all others; for one answer a text, or one a token.
+"""Transformer encoder as BERT: attention in both directions, one output per text or per token.
 
 size    layers  heads  width
 tiny         2      2    128      as the smallest published BERT
@@ -6,13 +6,13 @@ mini         4      4    256
 small        4      8    512
 base        12     12    768
 
-A number given beside the size overrides the size's own. One answer a text comes from the places
-pooled; several texts are read each by an encoder of its own, and meet with numbers, categories and
-images before the last layer. Inputs that have the same places (words and their parts of speech) are
-joined place by place where there is one answer a place. Trained with task: masked_language_modeling
-first, it starts other tasks with `weights`. Built of BERT's very parts (positions: learned,
-norm_position: after, head: dense, and pooling: first for one answer a text) it can be written in
-the layout of Hugging Face.
+num_layers, num_heads and width override those of the size. One output per text is computed from the
+pooled positions; each text column has its own encoder, and texts, numbers and categories are joined
+before the output layer. For one output per token, inputs with the same positions (words and their
+parts of speech) are joined position by position. A model trained with task:
+masked_language_modeling starts other tasks through `weights`. With BERT's options (positions:
+learned, norm_position: after, head: dense, and pooling: first for one output per text) it can be
+exported in the layout of Hugging Face.
 Sources: Devlin et al., 2019, arXiv:1810.04805; sizes: Turc et al., 2019, arXiv:1908.08962.
 """
 
@@ -66,14 +66,15 @@ SIZES: Sizes = {  # layers, heads, width
 
 
 class Config(Options):
-    """Its size, and which of the usual parts it is built of."""
+    """The size, and the variants of its layers."""
 
     size: Literal["tiny", "mini", "small", "base"] = Field(
-        "tiny", description="A size by name; the numbers below override its own."
+        "tiny", description="A size by name; num_layers, num_heads and width override it."
     )
     weights: str | None = Field(
         None,
-        description="An artifact (or run) of an encoder whose weights and tokenizer this model starts from.",
+        description="An artifact (or run) of an encoder whose weights and tokenizer this model "
+        "starts from.",
     )
     num_layers: NumLayers = None
     num_heads: NumHeads = None
@@ -83,36 +84,41 @@ class Config(Options):
         None,
         ge=1,
         le=1_048_576,
-        description="Places that learned positions reach; null: the longest row of training.",
+        description="Number of learned positions; null: the length of the longest training row.",
     )
     normalization: Normalization = "layer"
     norm_position: Literal["before", "after"] = Field(
         "before",
-        description="Normalise what each half of a block reads, or what is left after it (BERT; the embedding then too).",
+        description="Normalise before each half of a block, or after it (BERT; the embedding "
+        "then too).",
     )
     feed_forward: FeedForward = "gelu"
     feed_forward_width: FeedForwardWidth = None
     letter_embedding: int = Field(
-        24, ge=1, le=1024, description="Numbers that stand for a letter, where words are spelt."
+        24, ge=1, le=1024, description="Size of the embedding of a letter (vocabulary: characters)."
     )
     letter_filters: int = Field(
-        48, ge=1, le=4096, description="Filters over the letters of a word, where words are spelt."
+        48,
+        ge=1,
+        le=4096,
+        description="Filters over the letters of a word (vocabulary: characters).",
     )
     pooling: Literal["mean", "max", "attention", "first"] = Field(
-        "mean", description="How the places of a text become one vector."
+        "mean", description="How the positions of a text are pooled to one vector."
     )
     head: Literal["linear", "dense"] = Field(
         "linear",
-        description="What answers: a linear layer, or a dense one before it, as BERT's (of one answer a text, and of hidden tokens).",
+        description="The output layer: linear, or a dense layer and a linear one, as in BERT "
+        "(for one output per text, and for masked tokens).",
     )
     dropout: float = Field(
         0.1,
         ge=0,
         lt=1,
-        description="Share dropped of the embedding, of what each half of a block adds, of features.",
+        description="Dropout of the embedding, of each half of a block, and of features.",
     )
     unknown: float = Field(
-        0.0, ge=0, lt=1, description="Share of the tokens that training reads as unknown."
+        0.0, ge=0, lt=1, description="Share of tokens replaced by the unknown token in training."
     )
     parametrization: Parametrization = "standard"
     base_width: BaseWidth = 128
@@ -121,13 +127,15 @@ class Config(Options):
     @model_validator(mode="after")
     def _reaches(self) -> Config:
         if self.context is not None and self.positions == "rotary":
-            raise ValueError("context is of learned positions; rotary ones have no end")
+            raise ValueError(
+                "context belongs to positions: learned; rotary positions have no limit"
+            )
         return self
 
     @model_validator(mode="after")
     def _pools_once(self) -> Config:
         if self.head == "dense" and self.pooling != "first":
-            raise ValueError("head: dense reads the first place of a text: set pooling to first")
+            raise ValueError("head: dense reads the first position of a text: set pooling to first")
         return self
 
     @model_validator(mode="after")
@@ -143,17 +151,17 @@ class Config(Options):
 
 
 def width_of(config: Config) -> int:
-    """Numbers that stand for a place."""
+    """Features per position."""
     return config.resolved()[2]
 
 
 def at_width(config: Config, width: int) -> Config:
-    """The same network at another width: as many heads, each as much wider or narrower."""
+    """The same network at another width: as many heads, each wider or narrower in proportion."""
     return Config.model_validate(options_at_width(config, width))
 
 
 def build(config: Config, inputs: Mapping[str, InputSpec], output: OutputSpec) -> nn.Module:
-    """The module. Raises PartError where there is no text, or the task must not look ahead."""
+    """The module. PartError where there is no text, or the task is causal."""
 
     def network(config: Config) -> nn.Module:
         return _network(config, inputs, output)
@@ -173,7 +181,7 @@ def _network(config: Config, inputs: Mapping[str, InputSpec], output: OutputSpec
         )
     if output.causal:
         raise PartError(
-            "encoder sees what follows a place, and this task must not look ahead.",
+            "encoder attends to following tokens, and this task must not look ahead.",
             hint="choose model: gpt",
         )
     if output.per == "token":
@@ -183,7 +191,7 @@ def _network(config: Config, inputs: Mapping[str, InputSpec], output: OutputSpec
 
 
 def _branch(config: Config, name: str, spec: InputSpec) -> tuple[nn.Module, int]:
-    """What takes one input to (B, width), and width."""
+    """(A module from one input to (B, width), that width)."""
     from danlu.layers.pooling import AttentionPooling, MaxPooling, MeanPooling
     from danlu.layers.tabular.categories import CategoryEmbedding
     from danlu.layers.tabular.merging import TakeInput
@@ -216,9 +224,8 @@ def _places(config: Config, inputs: Mapping[str, InputSpec], output: OutputSpec)
     asides = [_branch(config, name, spec) for name, spec in inputs.items() if name not in read]
     encoder = _encoder(config, read)
     width = encoder.width + sum(width for _, width in asides)
-    linear = nn.Linear(
-        width, output.size
-    )  # of a vocabulary, which has no names, the head may be BERT's
+    # outputs over a vocabulary have no names; their head may be BERT's
+    linear = nn.Linear(width, output.size)
     head = nn.Sequential(
         Dropout(config.dropout),
         linear if output.names or config.head == "linear" else VocabularyHead(width, output.size),
@@ -229,7 +236,7 @@ def _places(config: Config, inputs: Mapping[str, InputSpec], output: OutputSpec)
 
 
 def _encoder(config: Config, inputs: Mapping[str, InputSpec]) -> Encoder:
-    """What reads inputs of the same places."""
+    """The encoder of inputs that share their positions."""
     from danlu.layers.recurrent.sequence_reader import Reader
     from danlu.layers.text.embeddings import WordEmbedding
     from danlu.layers.transformer.blocks import StackSizes
@@ -267,8 +274,9 @@ def _encoder(config: Config, inputs: Mapping[str, InputSpec]) -> Encoder:
     longest = max(spec.shape[0] for spec in inputs.values())
     if config.context is not None and config.context < longest:
         raise PartError(
-            f"model.context is {config.context:,}, and rows have up to {longest:,} places.",
-            hint="raise it, or shorten the rows (max_length of their transform, or the task's context)",
+            f"model.context is {config.context:,}, and rows have up to {longest:,} positions.",
+            hint="raise it, or shorten the rows (max_length of their transform, or the task's "
+            "context)",
         )
     context = (config.context or longest) if config.positions == "learned" else None
     return Encoder(Reader(list(inputs), bodies, 0.0), size, sizes, context=context)

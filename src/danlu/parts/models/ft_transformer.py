@@ -1,9 +1,12 @@
-"""FT-Transformer for tables: each column becomes a token, and a Transformer lets the columns look at each other.
+"""FT-Transformer for tables: each column becomes a token, with attention between columns.
 
-A number's token is linear in it (or in its periodic embedding with `periodic`, or in its pieces
-where data.columns.*.transforms hold piecewise_linear: features of one column make one token); a
-category's token is looked up; a text is one token. A token of its own gathers the answer. Gorishniy
-et al., 2021, arXiv:2106.11959; periodic embeddings: Gorishniy et al., 2022, arXiv:2203.05556."""
+The token of a number is linear in it (or in its periodic embedding with `periodic`, or in its
+piecewise linear encoding where data.columns.*.transforms has piecewise_linear: all features of a
+column make one token). The token of a category is an embedding, and a text is one token. The output
+is read from an additional class token.
+Sources: Gorishniy et al., 2021, arXiv:2106.11959; periodic embeddings: Gorishniy et al., 2022,
+arXiv:2203.05556.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +33,7 @@ DEFAULTS = {
 
 
 class Config(Options):
-    """Its size."""
+    """The size of the Transformer, and how numbers are embedded."""
 
     num_layers: int = Field(3, ge=1, le=1000, description="Blocks of attention and feed-forward.")
     width: int = Field(
@@ -38,22 +41,21 @@ class Config(Options):
     )
     num_heads: int = Field(4, ge=1, le=1024, description="Heads of attention.")
     feed_forward: Literal["gelu", "swiglu", "relu_squared"] = Field(
-        "swiglu", description="The network after each attention."
+        "swiglu", description="Activation of the feed-forward half of a block."
     )
-    dropout: float = Field(
-        0.1, ge=0, lt=1, description="Share dropped of what each half of a block adds, in training."
-    )
+    dropout: float = Field(0.1, ge=0, lt=1, description="Dropout of each half of a block.")
     periodic: int = Field(
         0,
         ge=0,
         le=4096,
-        description="Learnt frequencies a number is turned into (sines and cosines); 0 takes the number as it is.",
+        description="Learnt frequencies of each number's periodic embedding; 0: no embedding.",
     )
     periodic_scale: float = Field(
         0.05,
         gt=0,
         le=100,
-        description="Standard deviation the frequencies start with; larger ones see finer steps, and noise.",
+        description="Initial standard deviation of the frequencies; larger ones resolve finer "
+        "steps, and noise.",
     )
 
     @model_validator(mode="after")

@@ -1,10 +1,11 @@
-"""Generative adversarial network for images: a generator of convolutions (DCGAN) and the discriminator it is trained against.
+"""Generative adversarial network for images: a convolutional generator and discriminator (DCGAN).
 
-The generator makes images of noise, and of a class where there is one; the discriminator tells them
-from real ones, and both learn. It makes grey and RGB images of any size from 8x8 on: noise becomes
-a small image (its shorter side of 4 to 7 pixels), which is doubled until it covers the size asked
-for, and what stands over is cut off evenly. With a class, a learnt vector of it joins the noise,
-and the discriminator judges whether an image fits it (projection).
+The generator makes images from noise, and from a class where there is one; the discriminator is
+trained to distinguish them from real images, and the generator to deceive it. Images are grey or
+RGB, of at least 8x8 pixels: noise becomes a small image (4 to 7 pixels on its shorter side), which
+is doubled until it covers the size, and what exceeds it is cut off evenly. An embedding of the
+class is concatenated to the noise, and the discriminator judges whether an image fits it
+(projection).
 
 Sources: Goodfellow et al., 2014, arXiv:1406.2661; Radford, Metz and Chintala, 2016,
 arXiv:1511.06434; Miyato et al., 2018, arXiv:1802.05957 (spectral normalisation); Miyato and Koyama,
@@ -35,43 +36,42 @@ DEFAULTS = {
 
 
 class Config(Options):
-    """The size of both sides."""
+    """The size of generator and discriminator."""
 
-    latent: int = Field(64, ge=1, le=4096, description="Numbers of noise that an image is made of.")
+    latent: int = Field(64, ge=1, le=4096, description="Size of the noise vector.")
     width: int = Field(
         64,
         ge=1,
         le=2048,
-        description="Channels at half the image's size; twice as many each time it is halved.",
+        description="Channels at half the image's size; doubled at each further halving.",
     )
-    class_size: int = Field(
-        32, ge=1, le=4096, description="Numbers that stand for a class beside the noise."
-    )
+    class_size: int = Field(32, ge=1, le=4096, description="Size of the embedding of a class.")
     generator_normalization: Literal["batch", "spectral", "none"] = Field(
         "batch",
-        description="What tames the generator: normalise activations over the batch, or the norm of each layer's weights.",
+        description="Normalization of the generator: batch (activations) or spectral (weights).",
     )
     discriminator_normalization: Literal["batch", "spectral", "none"] = Field(
-        "spectral", description="What tames the discriminator."
+        "spectral", description="Normalization of the discriminator."
     )
 
 
 def build(config: Config, inputs: Mapping[str, InputSpec], output: OutputSpec) -> nn.Module:
-    """The module. Raises PartError where there is no image, one too small, or inputs it has no use
-    for."""
+    """The module. PartError where there is no image, one too small, or an input beside image and
+    class."""
     from danlu.layers.vision.dcgan import SMALLEST
     from danlu.parts.models._gan import AdversarialPair, Discriminator, Generator
 
     image, described = inputs.get("image"), inputs.get("class")
     if image is None or "row" not in inputs:
         raise PartError(
-            "gan makes images, and this task gives it none to learn from.",
+            "gan generates images, and this task has none to learn from.",
             hint="choose task: image_generation",
         )
     shape = image.shape
     if min(shape[1:]) < SMALLEST:
         raise PartError(
-            f"gan makes images from {SMALLEST}x{SMALLEST} pixels on, and these have {shape[1]}x{shape[2]}."
+            f"gan makes images from {SMALLEST}x{SMALLEST} pixels on, and these have "
+            f"{shape[1]}x{shape[2]}."
         )
     classes = described.cardinalities[0] if described is not None else 0
     channels, height, width = shape

@@ -1,4 +1,4 @@
-"""Decoder-only Transformer for language modelling: the GPT family, from a toy to GPT-2's sizes.
+"""Decoder-only Transformer for language modelling: the GPT family, from tiny to GPT-2's sizes.
 
 size    layers  heads  width
 tiny         2      4     64
@@ -6,8 +6,8 @@ nano         4      4    128      nanoGPT's for a CPU
 small        6      6    384      nanoGPT's for tinyshakespeare on a GPU
 gpt2        12     12    768      then gpt2_medium, gpt2_large, gpt2_xl as published
 
-A number given beside the size overrides the size's own. With positions: rotary, normalization: rms,
-feed_forward: swiglu, qk_norm: false and bias: false it is Llama's network, to the last digits.
+num_layers, num_heads and width override those of the size. With positions: rotary, normalization:
+rms, feed_forward: swiglu, qk_norm: false and bias: false it computes the same as Llama.
 Sources: Radford et al., 2019; Touvron et al., 2023, arXiv:2302.13971; Jordan and others, 2024
 (nanoGPT speed runs)."""
 
@@ -63,14 +63,15 @@ SIZES: Sizes = {  # layers, heads, width
 
 
 class Config(Options):
-    """Its size, and which of the usual parts it is built of."""
+    """The size, and the variants of its layers."""
 
     size: Literal["tiny", "nano", "small", "gpt2", "gpt2_medium", "gpt2_large", "gpt2_xl"] = Field(
-        "nano", description="A size by name; the numbers below override its own."
+        "nano", description="A size by name; num_layers, num_heads and width override it."
     )
     weights: str | None = Field(
         None,
-        description="An artifact (or run) of a gpt whose weights and tokenizer this model starts from.",
+        description="An artifact (or run) of a gpt whose weights and tokenizer this model "
+        "starts from.",
     )
     num_layers: NumLayers = None
     num_heads: NumHeads = None
@@ -79,37 +80,36 @@ class Config(Options):
         None,
         ge=1,
         le=1024,
-        description="Heads of keys and values, shared by groups of query heads; none: one each.",
+        description="Heads of keys and values, shared by groups of query heads; null: num_heads.",
     )
     context: int | None = Field(
         None,
         ge=1,
         le=1_048_576,
-        description="Tokens that learned positions reach; none: the longest example of the task.",
+        description="Number of learned positions; null: the longest example of the task.",
     )
     positions: Positions = "rotary"
     rotary_theta: float = Field(
-        10_000.0, gt=1, description="Base of the wave lengths of rotary positions."
+        10_000.0, gt=1, description="Base of the wavelengths of rotary positions."
     )
     normalization: Normalization = "rms"
     feed_forward: FeedForward = "swiglu"
     feed_forward_width: FeedForwardWidth = None
     qk_norm: bool = Field(
         True,
-        description="Normalise queries and keys: attention cannot grow sharper than training can bear.",
+        description="Normalise queries and keys, which keeps attention logits small and "
+        "training stable.",
     )
-    tied: bool = Field(
-        False, description="The head multiplies by the embedding's weights instead of its own."
-    )
+    tied: bool = Field(False, description="The output layer uses the weights of the embedding.")
     dropout: float = Field(
         0.0,
         ge=0,
         lt=1,
-        description="Share dropped of the embedding and of what each half of a block adds.",
+        description="Dropout of the embedding and of each half of a block.",
     )
     bias: bool = Field(
         False,
-        description="Add biases to the layers inside the blocks, and shifts to layer normalization.",
+        description="Biases in the linear layers of blocks and in layer normalization.",
     )
     parametrization: Parametrization = "standard"
     base_width: BaseWidth = 128
@@ -121,7 +121,8 @@ class Config(Options):
         check_head_widths(self.parametrization, self.base_width, width, heads, self.positions)
         if self.num_key_value_heads is not None and heads % self.num_key_value_heads:
             raise ValueError(
-                f"num_heads {heads} is no multiple of num_key_value_heads {self.num_key_value_heads}"
+                f"num_heads {heads} is no multiple of num_key_value_heads "
+                f"{self.num_key_value_heads}"
             )
         return self
 
@@ -132,18 +133,18 @@ class Config(Options):
 
 
 def width_of(config: Config) -> int:
-    """Numbers that stand for a place."""
+    """Features per position."""
     return config.resolved()[2]
 
 
 def at_width(config: Config, width: int) -> Config:
-    """The same network at another width: as many heads, each as much wider or narrower."""
+    """The same network at another width: as many heads, each wider or narrower in proportion."""
     return Config.model_validate(options_at_width(config, width))
 
 
 def build(config: Config, inputs: Mapping[str, InputSpec], output: OutputSpec) -> nn.Module:
-    """The module. Raises PartError where the inputs are not one text, or a tied head has other
-    codes to tell than it reads."""
+    """The module. PartError where the inputs are not one text, or the outputs are not over its
+    vocabulary."""
 
     def network(config: Config) -> nn.Module:
         return _network(config, inputs, output)
@@ -162,7 +163,8 @@ def _network(config: Config, inputs: Mapping[str, InputSpec], output: OutputSpec
     (cardinality,) = tokens.cardinalities
     if output.size != cardinality:
         raise PartError(
-            f"gpt tells the next of the {cardinality:,} codes it reads, and the task asks for {output.size:,} numbers.",
+            f"gpt predicts the next of the {cardinality:,} tokens it reads, and the task asks "
+            f"for {output.size:,} outputs.",
             hint="choose task: language_modeling",
         )
     layers, heads, width = config.resolved()
@@ -191,13 +193,13 @@ def _network(config: Config, inputs: Mapping[str, InputSpec], output: OutputSpec
 
 
 def _text(inputs: Mapping[str, InputSpec]) -> tuple[str, InputSpec]:
-    """The one input, which is one code a place."""
+    """(name, spec) of the only input, a text with one code per position."""
     if len(inputs) == 1:
         name, only = next(iter(inputs.items()))
         if only.kind == "tokens" and len(only.cardinalities) == 1:
             return name, only
     listing = ", ".join(f"{name} ({spec.kind})" for name, spec in inputs.items())
     raise PartError(
-        f"gpt reads one text, one code a place; the inputs are {listing}.",
+        f"gpt reads one text with one code per position; the inputs are {listing}.",
         hint="use task: language_modeling",
     )

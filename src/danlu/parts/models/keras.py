@@ -1,16 +1,20 @@
-"""A Keras 3 network, trained on from the weights of its file.
+"""A Keras 3 network, trained further from the weights of its .keras file.
 
-`path` is a .keras file of a functional or sequential model, built (the shape of its input known),
-of Keras' own layers in float32. It runs on Keras' torch backend; nothing in the file is run: Lambda
-layers and classes of somebody else are refused by name, and so are files with anything beside
-config, metadata and weights. Its weights are the start; a layer that the file froze stays frozen.
+`path` is a .keras file of a functional or sequential model that is built (its input shape is known)
+from Keras' own layers in float32. It runs on Keras' torch backend. No code in the file is executed:
+Lambda layers and custom classes are refused by name, and so are files with anything but config,
+metadata and weights. Training starts from its weights; layers that the file froze stay frozen.
 
-Inputs  one input takes the one that the data gives; several go by their names (numbers, categories, image, ...). An image may be
-        height x width x channels, channels first, height x width or flat; a text is padded with 0, or cut, to the length of the input
-Outputs one number a class or target, in danlu's order of them. A last softmax or sigmoid that makes probabilities is left out, since losses
-        take logits; one sigmoid output stands for two classes
-Regularizers and constraints of its layers are left out: section regularization of the recipe has them. The artifact is whole: it needs the
-file no more. Needs the library keras: pip install 'danlu[keras]'.
+Inputs   a single input of the network reads the single input of the data; several are matched by
+         name (numbers, categories, image, ...). An image may be height x width x channels,
+         channels first, height x width or flat; a text is padded with 0, or cut, to the input's
+         length
+Outputs  one number per class or target, in danlu's order. A last softmax or sigmoid is left out,
+         since losses take logits; one sigmoid output means two classes
+
+Regularizers and constraints of its layers are left out: use the recipe's section regularization.
+The artifact contains the network: it no longer needs the file. Needs the library keras: pip install
+'danlu[keras]'.
 """
 
 from __future__ import annotations
@@ -41,29 +45,30 @@ DEFAULTS = {
 
 
 class Config(Options):
-    """Which file."""
+    """The file, and the scale of its pixels."""
 
     path: str | None = Field(None, description="The .keras file.")
     pixels: Literal["auto", "normalised", "unit", "bytes"] = Field(
         "auto",
-        description="The scale of pixels that the file was trained at: 0 to 255, 0 to 1, or danlu's own, of mean 0 and deviation 1; "
+        description="The scale of pixels the file was trained with: bytes (0 to 255), unit (0 "
+        "to 1), or danlu's (mean 0, standard deviation 1); "
         "auto: bytes where it has a layer Rescaling, else unit.",
     )
     architecture: dict[str, Any] | None = Field(
         None,
-        description="What the network is built of, as an artifact keeps it; null: as the file says.",
+        description="The architecture, as an artifact stores it; null: read from the file.",
     )
 
 
 def build(config: Config, inputs: Mapping[str, InputSpec], output: OutputSpec) -> nn.Module:
-    """The network, its weights zero; `begin` puts the file's in. PartError where it cannot do what
-    the task asks."""
+    """The network with weights 0; `begin` loads those of the file. PartError where it cannot do
+    what the task asks."""
     from danlu.layers.keras.network import KerasNetwork
 
     architecture = _architecture(config)
     if output.causal:
         raise PartError(
-            "nothing shows that a Keras network does not look ahead.",
+            "danlu cannot check that a Keras network does not look ahead.",
             hint="choose model: gpt or rnn",
         )
     rescales = any(
@@ -74,7 +79,7 @@ def build(config: Config, inputs: Mapping[str, InputSpec], output: OutputSpec) -
 
 
 def begin(config: Config, module: nn.Module) -> tuple[str, str, tuple[str, ...]]:
-    """The file's weights put into the module: (SHA-256, a sentence, ())."""
+    """Load the file's weights into the module; returns (SHA-256, notice, ())."""
     from danlu.layers.keras.network import KerasNetwork
 
     if config.path is None:
@@ -91,7 +96,10 @@ def begin(config: Config, module: nn.Module) -> tuple[str, str, tuple[str, ...]]
         {layer["class_name"] for layer in keras_file.objects_in(file.architecture)} & _LEFT_OUT
     )
     if left:
-        notice += f"; the file's {' and '.join(left)} are left out (section regularization has such things)"
+        notice += (
+            f"; the file's {' and '.join(left)} are left out (section regularization has "
+            "such things)"
+        )
     return file.digest, f"{notice}.", ()
 
 
@@ -99,7 +107,7 @@ _LEFT_OUT = keras_file.REGULARIZERS | keras_file.CONSTRAINTS
 
 
 def settled(config: Config) -> Config:
-    """The options with what the file says written in, and without the file."""
+    """The options with the architecture of the file instead of its path."""
     return Config(architecture=_architecture(config), pixels=config.pixels)  # type: ignore[call-arg]
 
 
@@ -110,6 +118,7 @@ def _architecture(config: Config) -> dict[str, Any]:
         raise PartError("the model keras needs a file.", hint="name it: model.path: FILE.keras")
     if not lookups_are_allowed():
         raise PartError(
-            "this artifact does not say what its network is built of, and the file that it names is not looked at."
+            "this artifact does not contain its network's architecture, and the file that it "
+            "names is not read."
         )
     return keras_file.read_keras_file(config.path).architecture

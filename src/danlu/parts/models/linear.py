@@ -1,9 +1,10 @@
-"""Linear or logistic regression: one weight for each feature and each value of a category.
+"""Linear or logistic regression: one weight per feature and per category.
 
-outputs = W x + b, where x holds all inputs flattened, side by side, and categories as one-hot
-columns. With the cross-entropy of the task classification it is (multinomial) logistic regression,
-with the squared error of regression least squares. Weights start at zero: the losses are convex in
-them, so no start is better."""
+outputs = W x + b, where x holds all inputs flattened and concatenated, categories as one-hot
+columns. With the cross-entropy of classification this is (multinomial) logistic regression, with
+the squared error of regression least squares. Weights start at 0: the losses are convex in them, so
+no other start is better.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +29,7 @@ DEFAULTS = {
 
 
 class Config(Options):
-    """No options: regularization.l2 and l1 shrink the weights."""
+    """No options; regularization.l2 and l1 penalise the weights."""
 
 
 def build(config: Config, inputs: Mapping[str, InputSpec], output: OutputSpec) -> nn.Module:

@@ -1,9 +1,10 @@
 """Multilayer perceptron: dense layers with an activation between them.
 
-Each hidden layer is linear -> normalization (if asked for) -> activation -> dropout. Numbers go in
-as they are, or as periodic embeddings (`periodic`); categories as embeddings; images flattened;
-texts as the mean of their tokens and their strongest phrases. The textbook network 784-128-10 is
-{name: mlp, hidden: [128], activation: relu, dropout: 0}."""
+Each hidden layer is linear -> normalization (optional) -> activation -> dropout. Numbers are read
+directly or as periodic embeddings (`periodic`), categories as embeddings, images flattened, texts
+as the mean of their tokens and the maximum over their n-grams. The textbook network 784-128-10 is
+{name: mlp, hidden: [128], activation: relu, dropout: 0}.
+"""
 
 from __future__ import annotations
 
@@ -33,42 +34,41 @@ Width = Annotated[int, Field(ge=1, le=1_000_000)]
 
 
 class Config(Options):
-    """How wide, how deep, and what keeps it from learning by heart."""
+    """Width, depth, regularization, and how numbers and categories are embedded."""
 
     hidden: list[Width] = Field(
         [256, 256],
         max_length=100,
-        description="Width of each hidden layer; [] leaves a linear model.",
+        description="Width of each hidden layer; []: a linear model.",
     )
     activation: Literal["relu", "gelu", "silu", "tanh"] = Field(
-        "relu", description="The function between dense layers."
+        "relu", description="Activation between dense layers."
     )
-    dropout: float = Field(
-        0.1, ge=0, lt=1, description="Share of each hidden layer's activations dropped in training."
-    )
-    batch_norm: bool = Field(False, description="Normalise each hidden layer over the batch.")
-    layer_norm: bool = Field(False, description="Normalise each hidden layer over its features.")
+    dropout: float = Field(0.1, ge=0, lt=1, description="Dropout after each hidden layer.")
+    batch_norm: bool = Field(False, description="Batch normalisation of each hidden layer.")
+    layer_norm: bool = Field(False, description="Layer normalisation of each hidden layer.")
     embedding: Annotated[int, Field(ge=1, le=4096)] | Literal["auto"] = Field(
         "auto",
-        description="Numbers that stand for a category; auto: by how many values the column has, 2 to 64.",
+        description="Size of a category's embedding; auto: 2 to 64 by the number of categories.",
     )
     periodic: int = Field(
         0,
         ge=0,
         le=4096,
-        description="Learnt frequencies a number is turned into (sines and cosines); 0 takes the number as it is.",
+        description="Learnt frequencies of each number's periodic embedding; 0: no embedding.",
     )
     periodic_scale: float = Field(
         0.05,
         gt=0,
         le=100,
-        description="Standard deviation the frequencies start with; larger ones see finer steps, and noise.",
+        description="Initial standard deviation of the frequencies; larger ones resolve finer "
+        "steps, and noise.",
     )
     parametrization: Parametrization = "standard"
     base_width: int = Field(
         128,
         ge=1,
-        description="Width of the widest hidden layer at which mup is the same as standard.",
+        description="Width of the widest hidden layer at which mup equals standard.",
     )
 
     @model_validator(mode="after")
@@ -76,7 +76,7 @@ class Config(Options):
         if self.batch_norm and self.layer_norm:
             raise ValueError("batch_norm and layer_norm exclude each other")
         if self.parametrization == "mup" and not self.hidden:
-            raise ValueError("parametrization: mup is of hidden layers, and hidden is []")
+            raise ValueError("parametrization: mup scales hidden layers, and hidden is []")
         return self
 
 
@@ -86,14 +86,14 @@ def width_of(config: Config) -> int:
 
 
 def at_width(config: Config, width: int) -> Config:
-    """The same network with all hidden layers in proportion, the widest `width` wide."""
+    """The same network with all hidden layers scaled in proportion, the widest to `width`."""
     hidden = [max(1, round(size * width / width_of(config))) for size in config.hidden]
     return Config.model_validate({**config.model_dump(), "hidden": hidden})
 
 
 def build(config: Config, inputs: Mapping[str, InputSpec], output: OutputSpec) -> nn.Module:
-    """The module; dense weights by He et al., 2015, but for the last, which keeps torch's smaller
-    start."""
+    """The module. Hidden layers are initialised as by He et al., 2015, the output layer by torch's
+    default, which is smaller."""
 
     def network(config: Config) -> nn.Module:
         return _network(config, inputs, output)
@@ -131,7 +131,7 @@ def _network(config: Config, inputs: Mapping[str, InputSpec], output: OutputSpec
 
 
 def _branch(config: Config, name: str, spec: InputSpec) -> tuple[nn.Module, int]:
-    """What takes one input to (B, width), and width."""
+    """(A module from one input to (B, width), that width)."""
     from torch import nn
 
     from danlu.layers.tabular.categories import CategoryEmbedding

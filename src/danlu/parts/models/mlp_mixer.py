@@ -1,7 +1,9 @@
-"""MLP-Mixer for images: patches, mixed in turn across places and across features by dense layers; no convolution, no attention.
+"""MLP-Mixer for images: dense layers that mix patches and features in turn.
 
-Tolstikhin et al., 2021, arXiv:2105.01601. Numbers, categories and texts join after the mean over
-the patches, before a dense layer (late fusion)."""
+Numbers, categories and texts are joined after the mean over the patches, before a dense layer (late
+fusion).
+Source: Tolstikhin et al., 2021, arXiv:2105.01601.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,7 @@ SMALLEST = 2  # pixels of the shorter side
 
 
 class Config(Options):
-    """Its size."""
+    """The size of patches and layers."""
 
     weights: str | None = Field(
         None,
@@ -38,19 +40,18 @@ class Config(Options):
     )
     patch: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"] = Field(
         "auto",
-        description="Pixels of a patch's side; auto: about an eighth of the image's shorter side, from 2 to 16.",
+        description="Side of a patch in pixels; auto: about an eighth of the image's shorter "
+        "side, 2 to 16.",
     )
     num_layers: int = Field(6, ge=1, le=1000, description="Blocks, each of two mixing networks.")
     width: int = Field(128, ge=1, le=65536, description="Size of a patch's vector.")
     inner_places: int = Field(
-        64, ge=1, le=65536, description="Inner width of the networks that mix places."
+        64, ge=1, le=65536, description="Inner width of the networks that mix patches."
     )
     inner_width: int = Field(
         512, ge=1, le=262144, description="Inner width of the networks that mix features."
     )
-    dropout: float = Field(
-        0.1, ge=0, lt=1, description="Share dropped of what each half of a block adds, in training."
-    )
+    dropout: float = Field(0.1, ge=0, lt=1, description="Dropout of each half of a block.")
 
 
 def build(config: Config, inputs: Mapping[str, InputSpec], output: OutputSpec) -> nn.Module:

@@ -1,8 +1,8 @@
-"""Transformer over patches of a series (PatchTST): each token is a stretch of moments of one variable.
+"""Transformer over patches of a series (PatchTST): a token is a time span of one variable.
 
-Every variable goes through the network by itself with the same weights (channel independence), on
-its own level; other columns stand in its patches beside it, what is known ahead follows in patches
-of its own. All tokens side by side give all steps ahead at once.
+Every variable goes through the same network separately (channel independence), normalised per
+window. Other columns are part of its patches; columns known in advance follow in patches of their
+own. All tokens, concatenated, give all steps ahead at once.
 Source: Nie et al., 2022, arXiv:2211.14730.
 """
 
@@ -33,36 +33,35 @@ DEFAULTS = {
 
 
 class Config(Options):
-    """Patches, and the size of the Transformer."""
+    """The patches, and the size of the Transformer."""
 
     patch: int = Field(16, ge=1, le=10_000, description="Moments in a patch.")
     stride: int = Field(
-        8, ge=1, le=10_000, description="Moments from the begin of a patch to that of the next."
+        8, ge=1, le=10_000, description="Time steps from the start of a patch to that of the next."
     )
     width: int = Field(32, ge=1, le=8192, description="Numbers of a token.")
     num_layers: int = Field(2, ge=1, le=1000, description="Transformer blocks.")
-    num_heads: int = Field(
-        4, ge=1, le=1024, description="Heads of attention; they divide the width."
-    )
+    num_heads: int = Field(4, ge=1, le=1024, description="Attention heads; they divide the width.")
     dropout: float = Field(
         0.2,
         ge=0,
         lt=1,
-        description="Share of what each half of a block adds that is dropped in training.",
+        description="Dropout of each half of a block.",
     )
     head_dropout: float = Field(
         0.2,
         ge=0,
         lt=1,
-        description="Share of the tokens' numbers dropped before the last layer in training.",
+        description="Dropout of tokens before the output layer.",
     )
     level: Literal["standard", "last", "none"] = Field(
         "standard",
-        description="Bring each window to its own mean and deviation, to its last value, or leave it where it is.",
+        description="Normalise each window by its mean and standard deviation, by its last "
+        "value, or not.",
     )
     linear: bool = Field(
         False,
-        description="A linear forecast beside the network, which then learns what that leaves.",
+        description="Add a linear forecast, so that the network only learns its residual.",
     )
 
     @model_validator(mode="after")

@@ -1,19 +1,21 @@
-"""A pretrained checkpoint of Hugging Face, fine-tuned: the BERT, GPT-2, Llama, T5, BART, Marian, ViT and ResNet families.
+"""A pretrained Hugging Face checkpoint: BERT, GPT-2, Llama, T5, BART, Marian, ViT, ResNet.
 
-family                              task
-bert, roberta, distilbert           classification, regression of one text; token_classification; masked_language_modeling
-gpt2, llama                         language_modeling, then danlu generate; classification of one text
-t5, bart, marian                    sequence_to_sequence, its answers found by beam search
-vit, deit, resnet, convnext         classification of images
+family                        task
+bert, roberta, distilbert     classification or regression of one text; token_classification;
+                              masked_language_modeling
+gpt2, llama                   language_modeling, then danlu generate; classification of one text
+t5, bart, marian              sequence_to_sequence, with beam search
+vit, deit, resnet, convnext   classification of images
 
-`path` is a folder as save_pretrained writes it, or owner/name on the Hub where it was downloaded
-before (download: true fetches it). Weights are read from safetensors alone, and no code of the
-checkpoint is run. Text is read (and written) with the checkpoint's tokenizer.json, images are
-scaled as its preprocessor says. A head for other classes than the checkpoint's is drawn anew. The
-artifact is whole: it needs the folder no more. Section finetune freezes layers, lets them learn at
-different rates, or learns low-rank paths (LoRA). `weights` goes on from a danlu artifact of such a
-model: masked words first, then classes. Needs the library transformers: pip install
-'danlu[huggingface]'."""
+`path` is a folder as save_pretrained writes it, or owner/name of a checkpoint that was downloaded
+from the Hub before (download: true fetches it). Weights are read from safetensors only, and no code
+of the checkpoint is executed. Texts are tokenized with the checkpoint's tokenizer.json, and images
+are scaled as its preprocessor config says. A head for other classes than the checkpoint's is
+initialised at random. The artifact contains everything: it no longer needs the folder. Section
+finetune freezes layers, gives them different learning rates, or trains low-rank adapters (LoRA).
+`weights` starts from a danlu artifact of such a model, for example after training on masked words.
+Needs the library transformers: pip install 'danlu[huggingface]'.
+"""
 
 from __future__ import annotations
 
@@ -48,35 +50,36 @@ DEFAULTS = {
     "train.batch_size": 16,
     "train.clip_norm": 1.0,
 }
-BOTH_WAYS = ("bert", "roberta", "distilbert")  # every place sees all others
+BOTH_WAYS = ("bert", "roberta", "distilbert")  # attention in both directions
 CAUSAL = ("gpt2", "llama")
-ANSWERING = ("t5", "bart", "marian")  # one network reads, another writes
+ANSWERING = ("t5", "bart", "marian")  # encoder and decoder
 IMAGE = ("vit", "deit", "resnet", "convnext")
-DECODER = "decoder"  # the input that holds a target as far as it is written
-_USUAL_LENGTH = 256  # tokens of a text that are read where nobody says
+DECODER = "decoder"  # the input that holds the target tokens so far
+_USUAL_LENGTH = 256  # most tokens per text by default
 
 
 class Config(Options):
-    """Which checkpoint."""
+    """The checkpoint."""
 
     path: str | None = Field(
         None, description="The folder of the checkpoint, or owner/name on the Hugging Face Hub."
     )
     weights: str | None = Field(
         None,
-        description="An artifact (or run) of a pretrained model that this one goes on from, instead of path.",
+        description="An artifact (or run) of a pretrained model that this one starts from, "
+        "instead of path.",
     )
     download: bool = Field(
-        False, description="Fetch a checkpoint of the Hub that is not in the local cache."
+        False, description="Download a checkpoint from the Hub if it is not in the local cache."
     )
     architecture: dict[str, Any] | None = Field(
         None,
-        description="What the network is built of, as an artifact keeps it; null: as the checkpoint says.",
+        description="The architecture, as an artifact stores it; null: read from the checkpoint.",
     )
 
 
 def adapt(config: Config, data: Data) -> Data:
-    """The data section with texts read by the checkpoint's tokenizer and images in its size."""
+    """The data section with the checkpoint's tokenizer for texts and its size for images."""
     architecture = _architecture(config)
     family = _family(architecture)
     if family in IMAGE:
@@ -114,7 +117,7 @@ def adapt(config: Config, data: Data) -> Data:
 
 
 def adapt_task(config: Config, task: Part) -> Part:
-    """The task with the checkpoint's tokenizer for what is written."""
+    """The task with the checkpoint's tokenizer for its targets."""
     if task.name != "sequence_to_sequence" or (config.path is None and config.weights is None):
         return task
     path = config.weights or str(hugging_face.tokenizer_path(_folder(config)))
@@ -123,8 +126,8 @@ def adapt_task(config: Config, task: Part) -> Part:
 
 
 def build(config: Config, inputs: Mapping[str, InputSpec], output: OutputSpec) -> nn.Module:
-    """The network, its weights drawn; `begin` puts the checkpoint's in. PartError where it cannot
-    do what the task asks."""
+    """The network with random weights; `begin` loads those of the checkpoint. PartError where it
+    cannot do what the task asks."""
     architecture = _architecture(config)
     family = _family(architecture)
     if family in IMAGE:
@@ -137,8 +140,8 @@ def build(config: Config, inputs: Mapping[str, InputSpec], output: OutputSpec) -
 
 
 def begin(config: Config, module: nn.Module) -> tuple[str, str, tuple[str, ...]]:
-    """The checkpoint's weights and codes put into the module: (SHA-256, a sentence, what was drawn
-    anew)."""
+    """Load the checkpoint's weights and token codes into the module; returns (SHA-256, notice,
+    names of tensors that stay random)."""
     import torch
 
     from danlu.layers.pretrained.network import Pretrained, PretrainedText
@@ -156,8 +159,10 @@ def begin(config: Config, module: nn.Module) -> tuple[str, str, tuple[str, ...]]
         codes = FileTokenizer.read(str(hugging_face.tokenizer_path(folder))).file_codes
         if len(codes) != len(module.file_codes):
             raise PartError(
-                f"the checkpoint's tokenizer has {len(codes):,} codes, and the texts come in {len(module.file_codes):,}.",
-                hint="let a text column be read by tokenize alone; its tokenizer is then the checkpoint's",
+                f"the checkpoint's tokenizer has {len(codes):,} codes, and the texts come in "
+                f"{len(module.file_codes):,}.",
+                hint="let a text column be read by tokenize alone; its tokenizer is then the "
+                "checkpoint's",
             )
         if int(codes.max()) >= module.body.config.vocab_size:  # type: ignore[union-attr, operator]
             raise PartError(
@@ -166,7 +171,8 @@ def begin(config: Config, module: nn.Module) -> tuple[str, str, tuple[str, ...]]
             )
         if module.tells_codes and codes[END] < 0:
             raise PartError(
-                "the checkpoint's tokenizer has no token that ends a text (</s>, <|endoftext|>, [SEP])."
+                "the checkpoint's tokenizer has no token that ends a text (</s>, <|endoftext|>, "
+                "[SEP])."
             )
         module.read_with(torch.from_numpy(codes))
     fresh = module.load(folder, _architecture(config)["labels"])
@@ -180,7 +186,7 @@ def begin(config: Config, module: nn.Module) -> tuple[str, str, tuple[str, ...]]
 
 
 def settled(config: Config) -> Config:
-    """The options with what the folder says written in, and without the folder."""
+    """The options with the architecture of the checkpoint instead of its path."""
     return Config(architecture=_architecture(config))  # type: ignore[call-arg]
 
 
@@ -189,7 +195,8 @@ def _architecture(config: Config) -> dict[str, Any]:
         return config.architecture
     if not lookups_are_allowed():
         raise PartError(
-            "this artifact does not say what its network is built of, and what it names is not looked at."
+            "this artifact does not contain its network's architecture, and the checkpoint it "
+            "names is not read."
         )
     if config.weights is not None:
         return _of_artifact(config.weights)
@@ -204,14 +211,12 @@ def _architecture(config: Config) -> dict[str, Any]:
 def _folder(config: Config) -> Path:
     assert config.path is not None
     if not lookups_are_allowed():
-        raise PartError(
-            f"this artifact names a checkpoint ({config.path}), which is not looked at."
-        )
+        raise PartError(f"this artifact names a checkpoint ({config.path}), which is not read.")
     return hugging_face.locate(config.path, config.download)
 
 
 def _of_artifact(path: str) -> dict[str, Any]:
-    """The architecture that an artifact keeps. ArtifactError where there is none."""
+    """The architecture that an artifact stores. ArtifactError where it stores none."""
     manifest = next(
         (
             candidate
@@ -232,7 +237,7 @@ def _of_artifact(path: str) -> dict[str, Any]:
         return stored
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ArtifactError(
-            f"this is no artifact to go on from: {error}.",
+            f"this is no artifact to start from: {error}.",
             where=path,
             hint="name the run of a pretrained model",
         ) from None
@@ -250,7 +255,7 @@ def _family(architecture: Mapping[str, Any]) -> str:
 
 
 def _limit(architecture: Mapping[str, Any]) -> int:
-    """How many places the network reaches."""
+    """The largest number of positions that the network can read."""
     config = architecture["config"]
     places = int(
         config.get("max_position_embeddings")
@@ -274,7 +279,7 @@ def _tokenize(borrowed: Mapping[str, Any], longest: int) -> Part:
 
 
 def _sized(architecture: Mapping[str, Any], data: Data) -> Data:
-    """The data section with images of a folder brought to the checkpoint's size."""
+    """The data section with images of a folder resized to the checkpoint's size."""
     size = _size(architecture)
     options = data.source.options
     if size is None or data.source.name != "images" or getattr(options, "size", None) is not None:
@@ -284,7 +289,7 @@ def _sized(architecture: Mapping[str, Any], data: Data) -> Data:
 
 
 def _size(architecture: Mapping[str, Any]) -> tuple[int, int] | None:
-    """The (height, width) of images that the network needs, or was trained with."""
+    """(height, width) of images that the network needs, or was trained with; None where unknown."""
     fixed = architecture["config"].get("image_size")
     if isinstance(fixed, int):
         return fixed, fixed
@@ -293,7 +298,7 @@ def _size(architecture: Mapping[str, Any]) -> tuple[int, int] | None:
 
 
 def _body(architecture: Mapping[str, Any], kind: str, output: OutputSpec) -> nn.Module:
-    """The network of transformers, of this size of output."""
+    """The network from the library transformers, with an output of this size."""
     from danlu.layers.pretrained.network import library, quiet_transformers
 
     transformers = library()
@@ -303,7 +308,8 @@ def _body(architecture: Mapping[str, Any], kind: str, output: OutputSpec) -> nn.
             if kind in ("SequenceClassification", "TokenClassification", "ImageClassification"):
                 hf_config.num_labels = output.size
             hf_config.use_cache = False
-            hf_config.architectures = []  # where a family has several networks of a kind (DeiT), the first
+            # where a family has several networks of a kind (DeiT), the first is used
+            hf_config.architectures = []
             return getattr(transformers, f"AutoModelFor{kind}").from_config(hf_config).float()
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             cause = str(error).strip().split("\n")[0][:300]
@@ -319,8 +325,10 @@ def _image(
 
     if set(inputs) != {"image"} or output.per != "row":
         raise PartError(
-            f"this checkpoint ({_family(architecture)}) answers one image, and the inputs are {', '.join(inputs)}.",
-            hint="leave other columns out (data.columns.NAME.use: false), or take a checkpoint of texts",
+            f"this checkpoint ({_family(architecture)}) answers one image, and the inputs are "
+            f"{', '.join(inputs)}.",
+            hint="leave other columns out (data.columns.NAME.use: false), or take a checkpoint "
+            "of texts",
         )
     ours = inputs["image"]
     channels = int(architecture["config"].get("num_channels", 3))
@@ -344,23 +352,26 @@ def _image(
 def _answering(
     architecture: Mapping[str, Any], inputs: Mapping[str, InputSpec], output: OutputSpec
 ) -> PretrainedText:
-    """A network that reads one text and writes another."""
+    """An encoder-decoder network: it reads one text and writes another."""
     from danlu.parts.models._pretrained_seq2seq import PretrainedSeq2Seq, opening_of
 
     family = _family(architecture)
     sources = {name: spec for name, spec in inputs.items() if name != DECODER}
     if DECODER not in inputs or not output.causal:
         raise PartError(
-            f"a checkpoint of {family} reads one text and writes another, and this task asks for something else.",
+            f"a checkpoint of {family} reads one text and writes another, and this task asks for "
+            "something else.",
             hint="choose task: sequence_to_sequence, or another checkpoint",
         )
     name, tokens = _only(family, sources)
     size = inputs[DECODER].cardinalities[0]
     if len(tokens.cardinalities) != 1 or tokens.cardinalities[0] != size:
         raise PartError(
-            f"a checkpoint of {family} reads and writes one vocabulary; here the source has {tokens.cardinalities[0]:,} codes and the "
+            f"a checkpoint of {family} reads and writes one vocabulary; here the source has "
+            f"{tokens.cardinalities[0]:,} codes and the "
             f"target {size:,}.",
-            hint="let the text column be read by tokenize alone; its tokenizer is then the checkpoint's",
+            hint="let the text column be read by tokenize alone; its tokenizer is then the "
+            "checkpoint's",
         )
     body = _body(architecture, "Seq2SeqLM", output)
     return PretrainedSeq2Seq(
@@ -393,7 +404,8 @@ def _text(
     if tags != (len(tokens.cardinalities) > 1) or (tags and family in CAUSAL):
         raise PartError(
             f"a checkpoint of {family} cannot do what this task asks with texts in this form.",
-            hint="an answer a word takes one of bert, roberta or distilbert, and a column of words; else a text is read by tokenize",
+            hint="an answer a word takes one of bert, roberta or distilbert, and a column of "
+            "words; else a text is read by tokenize",
         )
     if tells_codes and output.causal != (family in CAUSAL):
         other = "one of gpt2 or llama" if output.causal else "one of bert, roberta or distilbert"
@@ -403,7 +415,8 @@ def _text(
     limit = _limit(architecture)
     if tells_codes and tokens.shape[0] > limit:
         raise PartError(
-            f"the checkpoint reaches {limit:,} places, and task.context is {tokens.shape[0]:,}.",
+            f"the checkpoint reads at most {limit:,} positions, and task.context is "
+            f"{tokens.shape[0]:,}.",
             hint=f"set task.context to {limit}",
         )
     kind = "TokenClassification" if tags else "SequenceClassification"
@@ -430,7 +443,7 @@ def _text(
 
 
 def _only(family: str, inputs: Mapping[str, InputSpec]) -> tuple[str, InputSpec]:
-    """The one input, which is a text."""
+    """(name, spec) of the only input, a text."""
     if len(inputs) == 1:
         name, only = next(iter(inputs.items()))
         if only.kind == "tokens" and (len(only.cardinalities) == 1 or set(only.names) == {"piece"}):

@@ -1,16 +1,17 @@
 """A torch.nn.Module of your own, named as package.module:Class; only with --allow-code.
 
-The class is called with `options` as keyword arguments; where its constructor has parameters called
-inputs or output and options does not set them, they get danlu's description of the inputs (a dict
-of danlu.terms.InputSpec) and of the outputs wanted (danlu.terms.OutputSpec).
+The class is called with `options` as keyword arguments. If its constructor has parameters called
+inputs or output that `options` does not set, they get the specs of the inputs (a dict of
+danlu.terms.InputSpec) and of the output (danlu.terms.OutputSpec).
 
-forward gets the tensor itself where there is one input (forward(x)), the dict of all inputs where
-its first parameter is called inputs or annotated as a dict, or each input by its name
-(forward(numbers, categories)). It returns float32 (B, output size): one number for each class or
-target. This is tried on two rows of zeros when the model is built.
+forward gets a tensor if there is one input (forward(x)), the dict of all inputs if its first
+parameter is called inputs or annotated as a dict, or each input by name (forward(numbers,
+categories)). It returns float32 (B, output size): one number per class or target. This is tested on
+two rows of zeros when the model is built.
 
-Importing the module runs its file. So it is refused, in a recipe as in an artifact, unless the
-caller allows code: danlu train --allow-code, or danlu.system.trust.allow_code() in Python."""
+Importing the module executes its file. A recipe or artifact that names one is therefore refused
+unless the caller allows code: danlu train --allow-code, or danlu.system.trust.allow_code().
+"""
 
 from __future__ import annotations
 
@@ -37,11 +38,12 @@ DEFAULTS = {
 
 
 class Config(Options):
-    """Which class, and what its constructor gets."""
+    """The class, and the arguments of its constructor."""
 
     object: str = Field(
         pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$",
-        description="The class as package.module:Class; its module must lie on the Python path or in the working folder.",
+        description="The class as package.module:Class; its module must be on the Python path "
+        "or in the working folder.",
     )
     options: dict[str, Any] = Field({}, description="Keyword arguments of the constructor.")
 
@@ -50,17 +52,18 @@ class Config(Options):
     def _code_is_allowed(cls, value: str) -> str:
         if not code_is_allowed():
             raise ValueError(
-                "must be permitted with --allow-code (in Python: danlu.system.trust.allow_code()), since importing it runs its code"
+                "must be permitted with --allow-code (in Python: "
+                "danlu.system.trust.allow_code()), since importing it runs its code"
             )
         return value
 
 
 def build(config: Config, inputs: Mapping[str, InputSpec], output: OutputSpec) -> nn.Module:
-    """The user's module, tried on two rows. Raises PartError for a module that cannot be imported,
-    made or called."""
+    """The user's module, tested on two rows. PartError for a module that cannot be imported,
+    constructed or called."""
     from danlu.parts.models._user_module import Outside
 
-    if not code_is_allowed():  # the options may have been checked under a permission that is gone
+    if not code_is_allowed():  # the options may have been checked while code was allowed
         raise PartError(
             f"the model {config.object} is code of your own, and code is not allowed.",
             hint="add --allow-code",
@@ -79,7 +82,8 @@ def _construct(config: Config, inputs: Mapping[str, InputSpec], output: OutputSp
     kind = _import(config.object)
     if not callable(kind):
         raise PartError(
-            f"{config.object} is no class derived from torch.nn.Module but an object of type {type(kind).__name__}."
+            f"{config.object} is no class derived from torch.nn.Module but an object of type "
+            f"{type(kind).__name__}."
         )
     options = dict(config.options)
     try:
@@ -96,12 +100,14 @@ def _construct(config: Config, inputs: Mapping[str, InputSpec], output: OutputSp
         module = kind(**options)
     except Exception as error:
         raise PartError(
-            f"{config.object} could not be made with the options {', '.join(options) or '(none)'}: {_say(error)}.",
+            f"{config.object} could not be made with the options "
+            f"{', '.join(options) or '(none)'}: {_say(error)}.",
             hint="model.options holds the arguments of its constructor",
         ) from error
     if not isinstance(module, nn.Module):
         raise PartError(
-            f"{config.object} gave an object of type {type(module).__name__}, not a torch.nn.Module."
+            f"{config.object} gave an object of type {type(module).__name__}, not a "
+            "torch.nn.Module."
         )
     return module
 
@@ -155,11 +161,13 @@ def _try(path: str, module: nn.Module, inputs: Mapping[str, InputSpec], output: 
         module.train()
     if not isinstance(outputs, torch.Tensor):
         raise PartError(
-            f"{path} returned an object of type {type(outputs).__name__}; its forward must return a tensor of shape (B, {output.size})."
+            f"{path} returned an object of type {type(outputs).__name__}; its forward must "
+            f"return a tensor of shape (B, {output.size})."
         )
     if tuple(outputs.shape) != (2, output.size):
         raise PartError(
-            f"{path} made {tuple(outputs.shape)} of two rows ({shapes}); it must make (B, {output.size}), here (2, {output.size}).",
+            f"{path} made {tuple(outputs.shape)} of two rows ({shapes}); it must make (B, "
+            f"{output.size}), here (2, {output.size}).",
             hint=f"one number a row for each of {', '.join(output.names[:5])}"
             if output.names
             else "",
@@ -171,8 +179,7 @@ def _try(path: str, module: nn.Module, inputs: Mapping[str, InputSpec], output: 
 
 
 def _say(error: Exception) -> str:
-    """'TypeError: the message (net.py:12)', the place being the last line of code the user
-    wrote."""
+    """'TypeError: the message (net.py:12)', with the last line of the user's own code."""
     import traceback
 
     frames = traceback.extract_tb(error.__traceback__)
@@ -184,4 +191,7 @@ def _say(error: Exception) -> str:
         and "importlib" not in frame.filename
     ]
     where = f" ({own[-1].filename}:{own[-1].lineno})" if own else ""
-    return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}{where}"
+    return (
+        f"{type(error).__name__}: "
+        f"{str(error).splitlines()[0] if str(error) else 'no message'}{where}"
+    )

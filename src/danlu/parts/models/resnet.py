@@ -1,13 +1,14 @@
-"""Residual network for images: ResNet-18, 34 (two 3x3 convolutions a block) or 50 (bottleneck blocks).
+"""Residual network for images: ResNet-18, 34 (two 3x3 convolutions per block) or 50 (bottlenecks).
 
-A first convolution, four stages of residual blocks, each after the first half as high and wide and
-with twice as many channels; the mean over the image; linear. Images from 64 pixels on are quartered
-at the start (7x7 convolution of stride 2 and pooling, as for ImageNet); smaller ones keep their
-pixels (3x3 convolution). He et al., 2015, arXiv:1512.03385; the stride of a bottleneck lies in its
-3x3 convolution; ways around are pooled (He et al., 2018, arXiv:1812.01187); blocks start near the
-identity (Goyal et al., 2017, arXiv:1706.02677).
+A first convolution; four stages of residual blocks, of which each after the first halves height and
+width and doubles the channels; the mean over the image; linear. The sides of images of at least 64
+pixels are quartered at the start (7x7 convolution of stride 2 and pooling, as for ImageNet);
+smaller images keep their size (3x3 convolution). The stride of a bottleneck is in its 3x3
+convolution, shortcuts are pooled, and blocks start near the identity.
 
-Numbers, categories and texts join after the mean, before a dense layer (late fusion).
+Numbers, categories and texts are joined after the mean, before a dense layer (late fusion).
+Sources: He et al., 2015, arXiv:1512.03385; He et al., 2018, arXiv:1812.01187 (shortcuts); Goyal et
+al., 2017, arXiv:1706.02677 (initialisation).
 """
 
 from __future__ import annotations
@@ -38,38 +39,39 @@ STAGES = {
     50: (3, 4, 6, 3),
 }  # blocks of each stage by number of layers
 BOTTLENECK_FROM = 50
-EXPANSION = 4  # channels a bottleneck gives for each it works in
+EXPANSION = 4  # output channels of a bottleneck over its inner channels
 SMALLEST = 4  # pixels of the shorter side
-LARGE = 64  # pixels of the shorter side from which the ImageNet stem is taken
+LARGE = 64  # pixels of the shorter side from which the ImageNet stem is used
 
 
 class Config(Options):
-    """Its size."""
+    """The depth, the width, and the stem."""
 
     weights: str | None = Field(
         None, description="An artifact (or run) of a resnet whose weights this model starts from."
     )
     num_layers: Literal[18, 34, 50] = Field(
-        18, description="Layers with weights, in the paper's count."
+        18, description="Layers with weights, counted as in the paper."
     )
     width: int = Field(
         64,
         ge=1,
         le=8192,
-        description="Channels of the first stage (a bottleneck gives 4 times as many).",
+        description="Channels of the first stage (a bottleneck outputs 4 times as many).",
     )
     stem: Literal["auto", "small", "imagenet"] = Field(
         "auto",
-        description="The start: small keeps all pixels, imagenet a sixteenth; auto: imagenet from 64 pixels on.",
+        description="The stem: small keeps all pixels, imagenet a sixteenth; auto: imagenet "
+        "from 64 pixels on.",
     )
     activation: Literal["relu", "gelu", "silu"] = Field(
-        "relu", description="The function between convolutions."
+        "relu", description="Activation between convolutions."
     )
     dropout: float = Field(
         0.0,
         ge=0,
         lt=1,
-        description="Share of the features dropped before the last layer in training.",
+        description="Dropout before the output layer.",
     )
 
 
@@ -91,7 +93,7 @@ def build(config: Config, inputs: Mapping[str, InputSpec], output: OutputSpec) -
 
 
 def _body(config: Config, channels: int, height: int, width: int) -> tuple[nn.Module, int]:
-    """What takes an image to (B, features), and features."""
+    """(A module from an image to (B, features), the number of features)."""
     from torch import nn
 
     from danlu.layers.vision.pooling import ChannelsLast, MeanOfPixels

@@ -1,13 +1,16 @@
-"""Recurrent network: vanilla, GRU or LSTM cells over texts, series and recordings, in one direction or both.
+"""Recurrent network: vanilla, GRU or LSTM cells over texts, series and recordings.
 
-Words become embeddings (their letters go through a small convolution), dropout hits embeddings and states alike, and the states of
-the last layer become
-  one output a row       a pooling over the places (their largest values, or attention, the mean, the last state), then linear
-  one output a place     linear at every place: labels of words, the next token (in one direction, so that nothing looks ahead)
-  several steps ahead    linear from the last state, each window on its own level (`level`); what is known ahead adds to each step
-Several texts of a row are read apart and joined late; for an output at every place they must have the same places and are joined there.
-Numbers and categories join after the reading. `crf` couples the labels of neighbouring places (danlu/parts/models/_crf.py).
-Sources: danlu/layers/recurrent/rnn.py and words.py name them.
+Words become embeddings (their letters go through a small convolution); dropout applies to
+embeddings and states. The states of the last layer become
+  one output per row        pooling over positions (maximum, attention, mean or last state), linear
+  one output per position   linear at every position: labels of words, or the next token (one
+                            direction only, so that it does not look ahead)
+  several steps ahead       linear from the last state, each window normalised (`level`); columns
+                            known in advance add to each step
+Each text column is read separately and joined late; for one output per position, columns must have
+the same positions and are joined there. Numbers and categories are joined after the last state.
+`crf` adds a linear chain over the labels of a row (danlu/parts/models/_crf.py).
+Sources: see danlu/layers/recurrent/rnn.py and danlu/layers/text/embeddings.py.
 """
 
 from __future__ import annotations
@@ -40,58 +43,60 @@ SEQUENCES = ("tokens", "frames", "series")
 
 
 class Config(Options):
-    """Which cell, how wide, and what keeps it from learning by heart."""
+    """The cell, the width, pooling and regularization."""
 
     weights: str | None = Field(
         None,
-        description="An artifact (or run) of an rnn whose weights and tokenizer this model starts from.",
+        description="An artifact (or run) of an rnn whose weights and tokenizer this model "
+        "starts from.",
     )
     cell: Literal["vanilla", "gru", "lstm"] = Field("lstm", description="The recurrent cell.")
     width: int = Field(
-        128, ge=1, le=65536, description="Numbers of the state of each layer and direction."
+        128, ge=1, le=65536, description="Size of the state of each layer and direction."
     )
-    num_layers: int = Field(1, ge=1, le=64, description="Layers of cells, one above the other.")
+    num_layers: int = Field(1, ge=1, le=64, description="Stacked layers of cells.")
     bidirectional: bool | Literal["auto"] = Field(
         "auto",
-        description="Whether rows are read from both ends; auto: yes, but for forecasts and where outputs must not look ahead.",
+        description="Whether rows are read in both directions; auto: yes, except for forecasts "
+        "and causal tasks.",
     )
-    embedding: int = Field(128, ge=1, le=65536, description="Numbers that stand for a token.")
+    embedding: int = Field(128, ge=1, le=65536, description="Size of the embedding of a token.")
     letter_embedding: int = Field(
         32,
         ge=1,
         le=4096,
-        description="Numbers that stand for a letter of a word (vocabulary: characters).",
+        description="Size of the embedding of a letter (vocabulary: characters).",
     )
     letter_filters: int = Field(
         64, ge=1, le=65536, description="Filters over the letters of a word."
     )
     pooling: Literal["max", "mean", "attention", "last"] = Field(
         "max",
-        description="How the places of a row become one vector, where there is one output a row.",
+        description="How the positions of a row are pooled, for one output per row.",
     )
     dropout: float = Field(
         0.3,
         ge=0,
         lt=1,
-        description="Share of the numbers dropped in training: of embeddings, states, features.",
+        description="Dropout of embeddings, states and features.",
     )
     unknown: float = Field(
-        0.02, ge=0, lt=1, description="Share of the tokens that training reads as unknown."
+        0.02, ge=0, lt=1, description="Share of tokens replaced by the unknown token in training."
     )
     level: Literal["none", "last", "standard"] = Field(
         "standard",
-        description="Of forecasts: what each window is brought to before it is read, and its outputs back from: minus its last value, "
-        "or minus its mean and divided by its deviation.",
+        description="For forecasts: normalise each window by its last value, or by its mean and "
+        "standard deviation; outputs are scaled back.",
     )
     crf: bool = Field(
         False,
-        description="Couple the labels of neighbouring places by learnt transitions (one output a place only).",
+        description="Learn transitions between adjacent labels (only for one output per position).",
     )
 
 
 def build(config: Config, inputs: Mapping[str, InputSpec], output: OutputSpec) -> nn.Module:
-    """The module. Raises PartError where there is nothing to read, and for directions or outputs
-    that exclude each other."""
+    """The module. PartError where there is nothing to read, and for directions or outputs that
+    exclude each other."""
     _check(config, inputs, output)
     if output.per == "token":
         return _places(config, inputs, output)
@@ -113,12 +118,12 @@ def _check(config: Config, inputs: Mapping[str, InputSpec], output: OutputSpec) 
         )
     if config.crf and output.per != "token":
         raise PartError(
-            "crf couples the labels of places, and this task asks for no label a place.",
+            "crf needs one label per position, and this task has no such labels.",
             hint="leave crf out",
         )
     if config.crf and output.causal:
         raise PartError(
-            "crf looks at the labels that follow, and this task must not look ahead.",
+            "crf uses following labels, and this task must not look ahead.",
             hint="leave crf out",
         )
     if output.per == "step" and "series" not in inputs:
@@ -127,13 +132,13 @@ def _check(config: Config, inputs: Mapping[str, InputSpec], output: OutputSpec) 
         )
     if config.bidirectional is True and output.causal:
         raise PartError(
-            "bidirectional reads what follows a place, and this task must not look ahead.",
+            "bidirectional reads following tokens, and this task must not look ahead.",
             hint="leave bidirectional to auto",
         )
 
 
 def _row_branch(config: Config, name: str, spec: InputSpec) -> tuple[nn.Module, int]:
-    """What takes one input to (B, width), and width."""
+    """(A module from one input to (B, width), that width)."""
     from danlu.layers.pooling import AttentionPooling, MaxPooling, MeanPooling
     from danlu.layers.recurrent.sequence_reader import RowVector
     from danlu.layers.tabular.categories import CategoryEmbedding
@@ -155,7 +160,7 @@ def _row_branch(config: Config, name: str, spec: InputSpec) -> tuple[nn.Module, 
 
 
 def _reader(config: Config, inputs: Mapping[str, InputSpec]) -> tuple[Reader, int]:
-    """What reads inputs of the same places, and how many numbers it makes of a place."""
+    """(The reader of inputs that share their positions, features per position)."""
     from danlu.layers.recurrent.sequence_reader import Reader
     from danlu.layers.text.embeddings import WordEmbedding
 
@@ -194,7 +199,7 @@ def _recurrent(config: Config, size: int, both: bool) -> Recurrent:
 
 
 def _forecast(config: Config, inputs: Mapping[str, InputSpec], output: OutputSpec) -> nn.Module:
-    """Several steps ahead."""
+    """The network for several steps ahead."""
     from danlu.layers.forecasting.forecaster import ReversibleNorm, SplitVariables
     from danlu.layers.tabular.merging import concatenated
     from danlu.parts.models._recurrent_forecaster import RecurrentForecast
@@ -225,7 +230,7 @@ def _forecast(config: Config, inputs: Mapping[str, InputSpec], output: OutputSpe
 
 
 def _places(config: Config, inputs: Mapping[str, InputSpec], output: OutputSpec) -> nn.Module:
-    """One output a place."""
+    """The network for one output per position."""
     from torch import nn
 
     from danlu.layers.recurrent.rnn import LockedDropout

@@ -6,9 +6,9 @@ small       3+3      4    256     some ten thousand pairs of sentences
 medium      6+6      8    512     Vaswani's base model: some million pairs
 large       6+6     16   1024
 
-A number given beside the size overrides the size's own. Normalization stands before each half of a
-block, positions are rotary in both stacks, and the head multiplies by the embedding of the target
-unless `tied` is false.
+The options below override those of the size. Normalization precedes each half of a block, positions
+are rotary in both stacks, and the output layer uses the weights of the target's embedding unless
+`tied` is false.
 Sources: Vaswani et al., 2017, arXiv:1706.03762; Press and Wolf, 2017, arXiv:1608.05859 (tied
 embeddings)."""
 
@@ -38,7 +38,7 @@ DEFAULTS = {
     "train.batch_size": 128,
     "train.clip_norm": 1.0,
 }
-TARGET = "decoder"  # the input that holds the target as far as it is written
+TARGET = "decoder"  # the input that holds the target tokens so far
 
 SIZES: dict[str, tuple[int, int, int]] = {  # layers of each stack, heads, width
     "tiny": (2, 2, 64),
@@ -49,63 +49,65 @@ SIZES: dict[str, tuple[int, int, int]] = {  # layers of each stack, heads, width
 
 
 class Config(Options):
-    """Its size, and which of the usual parts it is built of."""
+    """The size, and the variants of its layers."""
 
     weights: str | None = Field(
         None,
-        description="An artifact (or run) of a seq2seq whose weights and tokenizers this model starts from.",
+        description="An artifact (or run) of a seq2seq whose weights and tokenizers this model "
+        "starts from.",
     )
     size: Literal["tiny", "small", "medium", "large"] = Field(
-        "small", description="A size by name; the numbers below override its own."
+        "small", description="A size by name; the options below override it."
     )
     encoder_layers: int | None = Field(
-        None, ge=1, le=1000, description="Blocks that read the source; none: as the size has it."
+        None, ge=1, le=1000, description="Blocks of the encoder; null: as the size has it."
     )
     decoder_layers: int | None = Field(
-        None, ge=1, le=1000, description="Blocks that write the target; none: as the size has it."
+        None, ge=1, le=1000, description="Blocks of the decoder; null: as the size has it."
     )
     num_heads: int | None = Field(
-        None, ge=1, le=1024, description="Heads of attention; none: as the size has it."
+        None, ge=1, le=1024, description="Attention heads; null: as the size has it."
     )
     width: int | None = Field(
         None,
         ge=2,
         le=65536,
-        description="Numbers that stand for a token; none: as the size has it.",
+        description="Features per position; null: as the size has it.",
     )
     normalization: Literal["rms", "layer"] = Field(
-        "rms", description="Normalization before each half of a block."
+        "rms", description="Normalization of each half of a block."
     )
     feed_forward: Literal["gelu", "swiglu", "relu_squared"] = Field(
-        "relu_squared", description="Kind of the feed-forward half."
+        "relu_squared", description="Activation of the feed-forward half of a block."
     )
     feed_forward_width: int | None = Field(
         None,
         ge=1,
         le=1_048_576,
-        description="Its inner width; none: 4 times the width, 8/3 times for swiglu.",
+        description="Its inner width; null: 4 times the width, 8/3 times for swiglu.",
     )
     qk_norm: bool = Field(
         False,
-        description="Normalise queries and keys: attention cannot grow sharper than training can bear.",
+        description="Normalise queries and keys, which keeps attention logits small and "
+        "training stable.",
     )
     tied: bool = Field(
         True,
-        description="The head multiplies by the target's embedding instead of weights of its own.",
+        description="The output layer uses the weights of the target's embedding.",
     )
     shared: bool = Field(
         False,
-        description="One embedding for source and target; only where both are written in one and the same vocabulary.",
+        description="One embedding for source and target; only if both use the same vocabulary.",
     )
     dropout: float = Field(
         0.2,
         ge=0,
         lt=1,
-        description="Share dropped of the embeddings and of what each half of a block adds.",
+        description="Dropout of the embeddings and of each half of a block.",
     )
     bias: bool = Field(
         False,
-        description="Add biases to the layers inside the blocks, and shifts to layer normalization.",
+        description="Biases in the linear layers of blocks and in layer normalization.",
     )
 
     @model_validator(mode="after")
@@ -115,7 +117,8 @@ class Config(Options):
             raise ValueError(f"width {width} is no multiple of num_heads {heads}")
         if (width // heads) % 2:
             raise ValueError(
-                f"rotary positions turn pairs of numbers, and a head has {width // heads}: choose another width or num_heads"
+                f"rotary positions rotate pairs of features, and a head has {width // heads}: "
+                "choose another width or num_heads"
             )
         return self
 
@@ -130,7 +133,7 @@ class Config(Options):
 
 
 def adapt_task(config: Config, task: Part) -> Part:
-    """The task writing in the vocabulary of the artifact that the weights come from."""
+    """The task with the target vocabulary of the artifact that the weights come from."""
     if config.weights is None or task.name != "sequence_to_sequence":
         return task
     borrowed = {"kind": "file", "tokenizer": config.weights, "vocabulary": None, "lower": False}
@@ -138,8 +141,8 @@ def adapt_task(config: Config, task: Part) -> Part:
 
 
 def build(config: Config, inputs: Mapping[str, InputSpec], output: OutputSpec) -> nn.Module:
-    """The module. Raises PartError where the inputs are not a source and a target, one code a
-    place."""
+    """The module. PartError where the inputs are not a source and a target with one code per
+    position."""
     from danlu.layers.transformer.blocks import StackSizes
     from danlu.parts.models._encoder_decoder import EncoderDecoder
 
@@ -147,12 +150,14 @@ def build(config: Config, inputs: Mapping[str, InputSpec], output: OutputSpec) -
     cardinalities = inputs[source].cardinalities[0], inputs[TARGET].cardinalities[0]
     if output.size != cardinalities[1]:
         raise PartError(
-            f"seq2seq tells the next of the {cardinalities[1]:,} codes of its target, and the task asks for {output.size:,} numbers.",
+            f"seq2seq predicts the next of the {cardinalities[1]:,} tokens of its target, and "
+            f"the task asks for {output.size:,} outputs.",
             hint="choose task: sequence_to_sequence",
         )
     if config.shared and cardinalities[0] != cardinalities[1]:
         raise PartError(
-            f"model.shared: the source has {cardinalities[0]:,} codes and the target {cardinalities[1]:,}, so they are no vocabulary of both.",
+            f"model.shared: the source has {cardinalities[0]:,} tokens and the target "
+            f"{cardinalities[1]:,}, so they do not share a vocabulary.",
             hint="give both one tokenizer.json (kind: file), or set model.shared to false",
         )
     (encoder, decoder), heads, width = config.resolved()
@@ -180,13 +185,14 @@ def build(config: Config, inputs: Mapping[str, InputSpec], output: OutputSpec) -
 
 
 def _source(inputs: Mapping[str, InputSpec]) -> str:
-    """The name of the input that is read."""
+    """The name of the source input."""
     sources = [name for name in inputs if name != TARGET]
     plain = all(spec.kind == "tokens" and len(spec.cardinalities) == 1 for spec in inputs.values())
     if TARGET in inputs and len(sources) == 1 and plain:
         return sources[0]
     listing = ", ".join(f"{name} ({spec.kind})" for name, spec in inputs.items())
     raise PartError(
-        f"seq2seq reads one text and writes another, one code a place; the inputs are {listing}.",
+        "seq2seq reads one text and writes another, with one code per position; the inputs are "
+        f"{listing}.",
         hint="use task: sequence_to_sequence",
     )

@@ -1,10 +1,11 @@
 """TabM: an ensemble of multilayer perceptrons for tables, trained as one network.
 
-Members share their matrices; each has scales and biases of its own in every layer, and a last layer
-of its own. Each learns by itself, and they answer together: the mean of their probabilities, or of
-their numbers. Numbers go in as they are, or as periodic embeddings (`periodic`), or cut into pieces
-by data.columns.*.transforms (piecewise_linear); categories as embeddings; texts summed up.
-Gorishniy et al., 2024, arXiv:2410.24210."""
+Members share their weight matrices; each has its own scales and biases in every layer, and its own
+output layer. Each is trained by its own loss; the prediction is the mean of their probabilities or
+numbers. Numbers are read directly, as periodic embeddings (`periodic`), or piecewise linear
+(transform piecewise_linear); categories as embeddings; texts as a summary of their tokens.
+Source: Gorishniy et al., 2024, arXiv:2410.24210.
+"""
 
 from __future__ import annotations
 
@@ -32,38 +33,37 @@ Width = Annotated[int, Field(ge=1, le=1_000_000)]
 
 
 class Config(Options):
-    """How many members, how wide and deep each is."""
+    """The number of members, and the width and depth of each."""
 
-    members: int = Field(16, ge=1, le=4096, description="Networks that learn side by side.")
+    members: int = Field(16, ge=1, le=4096, description="Networks in the ensemble.")
     hidden: list[Width] = Field(
         [256, 256, 256], max_length=100, description="Width of each hidden layer."
     )
     activation: Literal["relu", "gelu", "silu"] = Field(
-        "relu", description="The function between dense layers."
+        "relu", description="Activation between dense layers."
     )
-    dropout: float = Field(
-        0.1, ge=0, lt=1, description="Share of each hidden layer's activations dropped in training."
-    )
+    dropout: float = Field(0.1, ge=0, lt=1, description="Dropout after each hidden layer.")
     embedding: Annotated[int, Field(ge=1, le=4096)] | Literal["auto"] = Field(
         "auto",
-        description="Numbers that stand for a category; auto: by how many values the column has, 2 to 64.",
+        description="Size of a category's embedding; auto: 2 to 64 by the number of categories.",
     )
     periodic: int = Field(
         0,
         ge=0,
         le=4096,
-        description="Learnt frequencies a number is turned into (sines and cosines); 0 takes the number as it is.",
+        description="Learnt frequencies of each number's periodic embedding; 0: no embedding.",
     )
     periodic_scale: float = Field(
         0.05,
         gt=0,
         le=100,
-        description="Standard deviation the frequencies start with; larger ones see finer steps, and noise.",
+        description="Initial standard deviation of the frequencies; larger ones resolve finer "
+        "steps, and noise.",
     )
 
 
 def build(config: Config, inputs: Mapping[str, InputSpec], output: OutputSpec) -> nn.Module:
-    """The module, with `members`."""
+    """The module, an Ensemble (danlu.layers.averaging)."""
     from danlu.layers.tabular.merging import concatenated
     from danlu.parts.models._tabm import Ensemble
 
@@ -75,8 +75,8 @@ def build(config: Config, inputs: Mapping[str, InputSpec], output: OutputSpec) -
         output,
         members=config.members,
         hidden=config.hidden,
-        # columns that one number stands for differ in sign only, as in the paper; embedded ones in
-        # size too
+        # as in the paper, initial scales are 1 or -1 for columns of one number, and normally
+        # distributed for embedded ones
         start="signs" if all(chunk == 1 for chunk in chunks) else "normal",
         activation_name=config.activation,
         dropout=config.dropout,
@@ -84,8 +84,8 @@ def build(config: Config, inputs: Mapping[str, InputSpec], output: OutputSpec) -
 
 
 def _branch(config: Config, name: str, spec: InputSpec) -> tuple[nn.Module, list[int]]:
-    """What takes one input to (B, D), and how many of the D belong to each column (or to each
-    feature's embedding)."""
+    """(A module from one input to (B, D), how many of the D features belong to each column or to
+    each feature's embedding)."""
     from danlu.layers.tabular.categories import CategoryEmbedding
     from danlu.layers.tabular.merging import TakeInput
     from danlu.layers.tabular.periodic import EMBEDDING, PeriodicEmbedding

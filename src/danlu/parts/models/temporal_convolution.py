@@ -1,8 +1,10 @@
-"""Temporal convolutional network (TCN) for series: causal convolutions whose taps lie 1, 2, 4, ... moments apart.
+"""Temporal convolutional network (TCN) for series: causal convolutions of dilation 1, 2, 4, ...
 
-As many blocks as it takes for the last moment to see the whole window. A linear forecast stands
-beside the network, which learns what that leaves. Sources: Bai et al., 2018, arXiv:1803.01271; Das
-et al., 2023, arXiv:2304.08424 (the linear forecast beside it)."""
+It has as many blocks as the last time step needs to see the whole window. A linear forecast is
+added, so that the network only learns its residual.
+Sources: Bai et al., 2018, arXiv:1803.01271; Das et al., 2023, arXiv:2304.08424 (the linear
+forecast).
+"""
 
 from __future__ import annotations
 
@@ -31,25 +33,24 @@ DEFAULTS = {
 
 
 class Config(Options):
-    """The size of the network, and whether variables see each other."""
+    """The size of the network, and whether variables are mixed."""
 
     width: int = Field(32, ge=1, le=8192, description="Channels of every block.")
-    kernel: int = Field(3, ge=2, le=999, description="Moments a convolution weighs.")
+    kernel: int = Field(3, ge=2, le=999, description="Kernel size of the convolutions.")
     num_layers: int | None = Field(
-        None, ge=1, le=30, description="Blocks; null: as many as see the whole window."
+        None, ge=1, le=30, description="Blocks; null: as many as needed to see the whole window."
     )
-    dropout: float = Field(
-        0.1, ge=0, lt=1, description="Share of the activations dropped in training."
-    )
+    dropout: float = Field(0.1, ge=0, lt=1, description="Dropout of activations.")
     level: Literal["standard", "last", "none"] = Field(
         "standard",
-        description="Bring each window to its own mean and deviation, to its last value, or leave it where it is.",
+        description="Normalise each window by its mean and standard deviation, by its last "
+        "value, or not.",
     )
     mix: bool = Field(
         True,
-        description="Variables see each other; false: each goes through the network by itself, with the same weights.",
+        description="Mix variables; false: each goes through the same network separately.",
     )
-    linear: bool = Field(True, description="A linear forecast beside the network.")
+    linear: bool = Field(True, description="Add a linear forecast to that of the network.")
 
 
 def build(config: Config, inputs: Mapping[str, InputSpec], output: OutputSpec) -> nn.Module:

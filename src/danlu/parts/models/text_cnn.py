@@ -1,8 +1,8 @@
-"""Convolutions over words: filters that look for phrases of a few words, wherever they stand; a fast and strong reader of sentences.
+"""Convolutions over words: filters for phrases of a few words; fast and accurate for sentences.
 
-Each filter slides over the embeddings of 3, 4 or 5 neighbouring words, its strongest answer in the
-row is kept, and dropout and one linear layer follow. Several texts of a row are read apart;
-numbers, categories and an image join them in a dense layer.
+Each filter is a convolution over the embeddings of 3, 4 or 5 adjacent words; its maximum over the
+row is kept, and dropout and one linear layer follow. Each text column is read separately; numbers,
+categories and an image are joined in a dense layer.
 Source: Kim, 2014, arXiv:1408.5882 (its model CNN-rand: embeddings are learnt from the start).
 """
 
@@ -33,37 +33,34 @@ Width = Annotated[int, Field(ge=1, le=100)]
 
 
 class Config(Options):
-    """Which phrases are looked for, how many, and what keeps them from being learnt by heart."""
+    """The filters, the embeddings, and regularization."""
 
     weights: str | None = Field(
         None,
-        description="An artifact (or run) of a text_cnn whose weights and tokenizer this model starts from.",
+        description="An artifact (or run) of a text_cnn whose weights and tokenizer this model "
+        "starts from.",
     )
     widths: list[Width] = Field(
-        [3, 4, 5], min_length=1, max_length=16, description="Words that a filter sees at once."
+        [3, 4, 5], min_length=1, max_length=16, description="Kernel sizes of the filters in words."
     )
     filters: int = Field(100, ge=1, le=65536, description="Filters of each width.")
-    embedding: int = Field(128, ge=1, le=65536, description="Numbers that stand for a word.")
+    embedding: int = Field(128, ge=1, le=65536, description="Size of the embedding of a word.")
     letter_embedding: int = Field(
         32,
         ge=1,
         le=4096,
-        description="Numbers that stand for a letter of a word (vocabulary: characters).",
+        description="Size of the embedding of a letter (vocabulary: characters).",
     )
     letter_filters: int = Field(
         64, ge=1, le=65536, description="Filters over the letters of a word."
     )
-    dropout: float = Field(
-        0.5, ge=0, lt=1, description="Share of the filters' answers dropped in training."
-    )
-    embedding_dropout: float = Field(
-        0.3, ge=0, lt=1, description="Share of the numbers of words dropped in training."
-    )
+    dropout: float = Field(0.5, ge=0, lt=1, description="Dropout of the outputs of filters.")
+    embedding_dropout: float = Field(0.3, ge=0, lt=1, description="Dropout of embeddings.")
     unknown: float = Field(
-        0.02, ge=0, lt=1, description="Share of the words that training reads as unknown."
+        0.02, ge=0, lt=1, description="Share of words replaced by the unknown token in training."
     )
     dense: int = Field(
-        128, ge=1, le=65536, description="Width of the layer in which several inputs meet."
+        128, ge=1, le=65536, description="Width of the layer that joins several inputs."
     )
 
 

@@ -1,10 +1,12 @@
-"""Vision Transformer for images: patches as tokens, a Transformer encoder, the mean over them or a class token.
+"""Vision Transformer for images: a Transformer encoder over patches.
 
-Dosovitskiy et al., 2020, arXiv:2010.11929. Learnt positions; normalization before each half of a
-block; no biases; the mean over patches instead of a class token by default (Beyer et al., 2022,
-arXiv:2205.01580). On a few thousand images a convolutional network learns more.
+Positions are learned, normalization precedes each half of a block, there are no biases, and the
+output is read from the mean over the patches by default, or from a class token. On a few thousand
+images a convolutional network is more accurate.
 
-Numbers, categories and texts join after the encoder, before a dense layer (late fusion).
+Numbers, categories and texts are joined after the encoder, before a dense layer (late fusion).
+Sources: Dosovitskiy et al., 2020, arXiv:2010.11929; Beyer et al., 2022, arXiv:2205.01580 (the mean
+over patches).
 """
 
 from __future__ import annotations
@@ -34,26 +36,25 @@ SMALLEST = 2  # pixels of the shorter side
 
 
 class Config(Options):
-    """Its size."""
+    """The size of patches and layers."""
 
     weights: str | None = Field(
         None, description="An artifact (or run) of a vit whose weights this model starts from."
     )
     patch: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"] = Field(
         "auto",
-        description="Pixels of a patch's side; auto: about an eighth of the image's shorter side, from 2 to 16.",
+        description="Side of a patch in pixels; auto: about an eighth of the image's shorter "
+        "side, 2 to 16.",
     )
     num_layers: int = Field(6, ge=1, le=1000, description="Blocks of attention and feed-forward.")
     width: int = Field(
-        128, ge=1, le=65536, description="Size of a patch's vector; a multiple of num_heads."
+        128, ge=1, le=65536, description="Features per patch; a multiple of num_heads."
     )
     num_heads: int = Field(4, ge=1, le=1024, description="Heads of attention.")
     pooling: Literal["mean", "class_token"] = Field(
-        "mean", description="The mean over the patches, or a token that gathers them."
+        "mean", description="The mean over the patches, or a class token."
     )
-    dropout: float = Field(
-        0.1, ge=0, lt=1, description="Share dropped of what each half of a block adds, in training."
-    )
+    dropout: float = Field(0.1, ge=0, lt=1, description="Dropout of each half of a block.")
 
     @model_validator(mode="after")
     def _heads_divide_the_width(self) -> Config:

@@ -1,11 +1,13 @@
-"""Wide residual network for images of about 28 to 64 pixels: few layers, many channels, norm and activation before each convolution.
+"""Wide residual network for images of about 28 to 64 pixels: few layers, many channels.
 
-A 3x3 convolution to 16 channels, three stages of (depth - 4) / 6 blocks each with 16, 32 and 64
-times `width` channels, the second and third half as high and wide; norm, activation, the mean over
-the image, linear. Zagoruyko and Komodakis, 2016, arXiv:1605.07146 (WRN-depth-width).
+A 3x3 convolution to 16 channels; three stages of (depth - 4) / 6 blocks with 16, 32 and 64 times
+`width` channels, of which the second and third halve height and width; norm, activation, the mean
+over the image, linear. In blocks, norm and activation precede each convolution. With a `stride` of
+2 in the first convolution the network costs a quarter.
 
-Where the first convolution takes every second pixel (`stride` 2) a network costs a quarter.
-Numbers, categories and texts join after the mean, before a dense layer (late fusion)."""
+Numbers, categories and texts are joined after the mean, before a dense layer (late fusion).
+Source: Zagoruyko and Komodakis, 2016, arXiv:1605.07146 (WRN-depth-width).
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,7 @@ LARGE = 48  # pixels of the shorter side from which the first convolution halves
 
 
 class Config(Options):
-    """Its size."""
+    """Depth, width, and the first stride."""
 
     weights: str | None = Field(
         None,
@@ -45,21 +47,21 @@ class Config(Options):
         16,
         ge=10,
         le=1000,
-        description="Layers of convolution, 4 more than a multiple of 6: 10, 16, 22, 28, 40.",
+        description="Convolutional layers, 4 more than a multiple of 6: 10, 16, 22, 28, 40.",
     )
-    width: int = Field(2, ge=1, le=512, description="Channels of the first stage, in sixteens.")
+    width: int = Field(2, ge=1, le=512, description="Channels of the first stage, divided by 16.")
     stride: Literal[1, 2, "auto"] = Field(
         "auto",
-        description="Pixels from one place of the first convolution to the next; auto: 2 from 48 pixels on.",
+        description="Stride of the first convolution; auto: 2 for images of at least 48 pixels.",
     )
     activation: Literal["relu", "gelu", "silu"] = Field(
-        "relu", description="The function before convolutions."
+        "relu", description="Activation before convolutions."
     )
     dropout: float = Field(
         0.0,
         ge=0,
         lt=1,
-        description="Share dropped between the two convolutions of a block in training.",
+        description="Dropout between the two convolutions of a block.",
     )
 
     @field_validator("depth")
@@ -68,7 +70,8 @@ class Config(Options):
         if depth % 6 != 4:
             below = depth - (depth - 4) % 6
             raise ValueError(
-                f"depth must be 4 more than a multiple of 6, such as {max(below, 10)} or {below + 6}"
+                f"depth must be 4 more than a multiple of 6, such as {max(below, 10)} or "
+                f"{below + 6}"
             )
         return depth
 
@@ -87,7 +90,7 @@ def build(config: Config, inputs: Mapping[str, InputSpec], output: OutputSpec) -
 
 
 def _body(config: Config, channels: int, height: int, width: int) -> tuple[nn.Module, int]:
-    """What takes an image to (B, features), and features."""
+    """(A module from an image to (B, features), the number of features)."""
     from torch import nn
 
     from danlu.layers.activations import activation
@@ -96,7 +99,7 @@ def _body(config: Config, channels: int, height: int, width: int) -> tuple[nn.Mo
     from danlu.layers.vision.residual import PreActivationBlock, convolution
 
     stride = (2 if min(height, width) >= LARGE else 1) if config.stride == "auto" else config.stride
-    size = 3 if stride == 1 else 5  # so that pixels are seen by several places still
+    size = 3 if stride == 1 else 5  # so that kernels still overlap
     layers: list[nn.Module] = [
         ChannelsLast(),
         convolution(

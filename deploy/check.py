@@ -1,13 +1,14 @@
-"""The image of an export, checked without building it: what deploy/Dockerfile runs is run here, and what it holds is measured.
+"""The image of an export, checked without building it.
 
     python deploy/check.py EXPORT [--linked] [--starts 5] [--json]
 
-EXPORT is the folder of an ONNX export (danlu export ARTIFACT --to onnx). The RUN lines of the
-Dockerfile's stages fill a virtual environment with the pinned libraries of deploy/requirements.txt
-and danlu; `--linked` links the libraries that are installed here in their place, which takes no
-network and no time. Then the Dockerfile's own entry point serves the export, its health check asks
-it, and everything is held against what is promised: no torch, under 400 MB in all, the first answer
-within 2 s, under 250 MB of memory. Ends with 1 where something is not so."""
+EXPORT is the folder of an ONNX export (danlu export ARTIFACT --to onnx). The RUN lines of
+deploy/Dockerfile fill a virtual environment with the pinned libraries of deploy/requirements.txt
+and danlu; `--linked` links the libraries that are installed here instead, which takes no network
+and no time. Then the Dockerfile's own entry point serves the export and its health check asks it.
+The result is compared with what the image promises: no torch, under 400 MB in all, the first answer
+within 2 s, under 250 MB of memory. Exits with 1 where a promise is broken.
+"""
 
 from __future__ import annotations
 
@@ -49,8 +50,8 @@ def dockerfile() -> dict[str, list[Line]]:
     text = re.sub(r"^\s*#.*\n", "", (HERE / "Dockerfile").read_text("utf-8"), flags=re.MULTILINE)
     stages: dict[str, list[Line]] = {}
     lines: list[Line] = []
-    for whole in text.replace("\\\n", " ").splitlines():
-        word, _, rest = whole.strip().partition(" ")
+    for line in text.replace("\\\n", " ").splitlines():
+        word, _, rest = line.strip().partition(" ")
         if word == "FROM":
             base, _, name = rest.partition(" AS ")
             lines = stages[name.strip()] = list(stages.get(base.strip(), []))
@@ -59,8 +60,8 @@ def dockerfile() -> dict[str, list[Line]]:
     return stages
 
 
-def told(lines: list[Line], word: str) -> str:
-    """What the last such instruction of a stage says."""
+def last_instruction(lines: list[Line], word: str) -> str:
+    """What follows the last instruction `word` of a stage."""
     return [rest for name, rest in lines if name == word][-1]
 
 
@@ -85,7 +86,8 @@ def _elsewhere(line: str) -> bool:
 def install(environment: Path) -> None:
     """Fill a virtual environment by what the Dockerfile runs, from what it copies. Raises
     CalledProcessError."""
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"  # its python and pip
+    # The python and pip of this process come first.
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
     with tempfile.TemporaryDirectory(prefix="danlu-source-") as source:
         for word, rest in dockerfile()["export-libraries"]:
             if word == "COPY":
@@ -103,8 +105,8 @@ def install(environment: Path) -> None:
 
 def _copy(words: list[str], source: Path) -> None:
     """What COPY does with files and folders of the repository."""
-    *given, target = words
-    for name in given:
+    *names, target = words
+    for name in names:
         to = source / target / Path(name).name if target.endswith("/") else source / target
         to.parent.mkdir(parents=True, exist_ok=True)
         if (HOME / name).is_dir():
@@ -121,14 +123,14 @@ def link(environment: Path) -> None:
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", environment], check=True)
     (home,) = environment.glob("lib/python*/site-packages")
     for name in pins():
-        found = metadata.distribution(name)
+        library = metadata.distribution(name)
         tops = {
             file.parts[0]
-            for file in found.files or ()
+            for file in library.files or ()
             if file.parts[0] not in ("..", "__pycache__")
         }
         for top in tops:
-            (home / top).symlink_to(Path(str(found.locate_file(top))).resolve())
+            (home / top).symlink_to(Path(str(library.locate_file(top))).resolve())
     (home / "danlu").symlink_to(HOME / "src" / "danlu")
     (home / "danlu-0.dist-info").mkdir()
     (home / "danlu-0.dist-info" / "METADATA").write_text(
@@ -141,27 +143,24 @@ def link(environment: Path) -> None:
 
 def megabytes(folder: Path) -> float:
     """What the files of a folder take, in MB of 10^6 bytes; links are not followed."""
-    return (
-        sum(
-            each.lstat().st_size
-            for each in folder.rglob("*")
-            if each.is_file() and not each.is_symlink()
-        )
-        / 1e6
-    )
+    files = (path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
+    return sum(path.lstat().st_size for path in files) / 1e6
 
 
 def importable(environment: Path) -> list[str]:
-    """Those of ABSENT that the environment has all the same."""
-    asked = f"import importlib.util as u; print(*[n for n in {ABSENT!r} if u.find_spec(n)])"
+    """Those of ABSENT that can be imported in the environment."""
+    code = f"import importlib.util as u; print(*[n for n in {ABSENT!r} if u.find_spec(n)])"
     return subprocess.run(
-        [environment / "bin" / "python", "-c", asked], check=True, capture_output=True, text=True
+        [environment / "bin" / "python", "-c", code], check=True, capture_output=True, text=True
     ).stdout.split()
 
 
-class Served:
-    """An export served as the image serves it, while the `with` lasts, at a port that is free.
-    `seconds`: from start to first answer."""
+class ServedExport:
+    """An export served as the image serves it, on a free port, while the `with` lasts.
+
+    seconds   from the start to the first answer
+    first     the first answers
+    """
 
     def __init__(self, environment: Path, export: Path, folder: Path) -> None:
         self.environment = environment
@@ -176,12 +175,15 @@ class Served:
             "/run/secrets/danlu-token": str(token),
             "/models/model": str(export),
         }
-        given = [*json.loads(told(self.lines, "ENTRYPOINT")), *json.loads(told(self.lines, "CMD"))]
-        self.command = [swap.get(word, word) for word in given]
+        words = [
+            *json.loads(last_instruction(self.lines, "ENTRYPOINT")),
+            *json.loads(last_instruction(self.lines, "CMD")),
+        ]
+        self.command: list[str] = [str(swap.get(word, word)) for word in words]
         fields = json.loads((export / "export.json").read_bytes().splitlines()[0])["inputs"]
         self.row = {field["name"]: field["example"] for field in fields}
 
-    def __enter__(self) -> Served:
+    def __enter__(self) -> ServedExport:
         self.began = time.perf_counter()
         self.process = subprocess.Popen(
             [self.environment / "bin" / self.command[0], *self.command[1:]],
@@ -193,7 +195,7 @@ class Served:
             assert self.process.stdout is not None
             self.address = self.process.stdout.readline().strip()
             if not self.address:
-                raise SystemExit(f"it did not start: {shlex.join(self.command)}")
+                raise SystemExit(f"the server did not start: {shlex.join(self.command)}")
             self.first = self.ask(1)
         except BaseException:
             self.process.kill()
@@ -203,13 +205,13 @@ class Served:
         return self
 
     def _variables(self) -> dict[str, str]:
-        """As in the image: its own variables and nothing of this process's Python."""
+        """The environment variables of the image, and those of this process but its Python's."""
         kept = {
             name: value
             for name, value in os.environ.items()
             if not name.startswith(("PYTHON", "VIRTUAL_ENV", "DANLU"))
         }
-        said = [
+        pairs = [
             pair.split("=", 1)
             for word, rest in self.lines
             if word == "ENV"
@@ -217,93 +219,87 @@ class Served:
         ]
         return {
             **kept,
-            **{name: value for name, value in said if name != "PATH"},
+            **{name: value for name, value in pairs if name != "PATH"},
             "PATH": f"{self.environment}/bin:{os.defpath}",
         }
 
     def ask(self, rows: int) -> list[dict[str, Any]]:
-        """The answers of the model's own example, so many times."""
+        """The answers to the model's own example, `rows` times in one request."""
         body = json.dumps({"rows": [self.row] * rows}).encode()
         return json.loads(self.get("/v1/predict", body))["answers"]
 
     def get(self, path: str, body: bytes | None = None, token: bool = True) -> bytes:
-        """The body of an answer. Raises HTTPError where its status is none of success."""
+        """The body of an answer. Raises HTTPError for a status of 400 or more."""
         headers = {
             "Content-Type": "application/json",
             **({"Authorization": f"Bearer {self.token}"} if token else {}),
         }
-        with urlopen(Request(self.address + path, body, headers), timeout=30) as answer:
+        with urlopen(Request(self.address + path, body, headers)) as answer:
             return answer.read()
 
     def healthy(self) -> bool:
-        """What the image's HEALTHCHECK says."""
-        _, _, command = told(self.lines, "HEALTHCHECK").partition("CMD ")
+        """Whether the image's HEALTHCHECK succeeds."""
+        _, _, command = last_instruction(self.lines, "HEALTHCHECK").partition("CMD ")
         words = [
             word.replace(":8000", f":{self.address.rpartition(':')[2]}")
             for word in json.loads(command)
         ]
-        return (
-            subprocess.run(
-                [self.environment / "bin" / words[0], *words[1:]], env=self._variables()
-            ).returncode
-            == 0
-        )
+        program = [self.environment / "bin" / words[0], *words[1:]]
+        return subprocess.run(program, env=self._variables()).returncode == 0
 
     def memory(self) -> float:
         """Resident MB of all its processes; pages that they share count once for each."""
-        seen, found = [self.process.pid], 0.0
-        while seen:
-            number = seen.pop()
-            with contextlib.suppress(OSError):
-                seen += map(int, Path(f"/proc/{number}/task/{number}/children").read_text().split())
-                found += (
-                    int(
-                        re.findall(r"VmRSS:\s+(\d+)", Path(f"/proc/{number}/status").read_text())[0]
-                    )
-                    * 1024
-                    / 1e6
-                )
-        return found
+        processes, total = [self.process.pid], 0.0
+        while processes:
+            pid = processes.pop()
+            with contextlib.suppress(OSError):  # it may end meanwhile
+                children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+                processes += map(int, children)
+                status = Path(f"/proc/{pid}/status").read_text()
+                total += int(re.findall(r"VmRSS:\s+(\d+)", status)[0]) * 1024 / 1e6
+        return total
 
     def stop(self) -> int:
-        """End it as the image ends it; what it ends with."""
-        self.process.send_signal(signal.Signals[told(self.lines, "STOPSIGNAL")])
-        return self.process.wait(60)
+        """End the server as the image ends it; its exit code."""
+        self.process.send_signal(signal.Signals[last_instruction(self.lines, "STOPSIGNAL")])
+        return self.process.wait()
 
     def __exit__(self, *raised: object) -> None:
         if self.process.poll() is None:
             self.process.terminate()
-            self.process.wait(60)
+            self.process.wait()
         assert self.process.stdout is not None
         self.process.stdout.close()
 
 
-def measured(environment: Path, export: Path, folder: Path, starts: int) -> dict[str, Any]:
-    """What serving an export takes and answers."""
-    found: dict[str, Any] = {"seconds": []}
+def measure(environment: Path, export: Path, folder: Path, starts: int) -> dict[str, Any]:
+    """What serving an export takes and answers, as JSON values: "seconds" of each start, the rest
+    of the last one."""
+    seconds: list[float] = []
+    result: dict[str, Any] = {"seconds": seconds}
     for _ in range(starts):
-        with Served(environment, export, folder) as server:
-            found["seconds"].append(server.seconds)
-            found["answers"] = len(server.first)
-            found["healthy"] = server.healthy()
-            found["ready"] = b'"ready"' in server.get("/readyz", token=False)
-            found["page"] = _page(server)
-            found["closed to strangers"] = _status(server, "/v1/models") == 401
-            found["memory at the start"] = server.memory()
+        with ServedExport(environment, export, folder) as server:
+            seconds.append(server.seconds)
+            result["answers"] = len(server.first)
+            result["healthy"] = server.healthy()
+            result["ready"] = b'"ready"' in server.get("/readyz", token=False)
+            result["page"] = _page(server)
+            result["closed to strangers"] = _status(server, "/v1/models") == 401
+            result["memory at the start"] = server.memory()
             for _ in range(20):
                 server.ask(64)
-            found["memory"] = server.memory()
-            found["ends with"] = server.stop()
-    return found
+            result["memory"] = server.memory()
+            result["ends with"] = server.stop()
+    return result
 
 
-def _page(server: Served) -> bool:
-    """Whether the page is there, with the program that it names."""
-    (program,) = re.findall(r'src="([^"]+[.]js)"', server.get("/", token=False).decode())
-    return len(server.get(f"/{program}", token=False)) > 0
+def _page(server: ServedExport) -> bool:
+    """Whether the page is served, and the script that it names."""
+    (script,) = re.findall(r'src="([^"]+[.]js)"', server.get("/", token=False).decode())
+    return len(server.get(f"/{script}", token=False)) > 0
 
 
-def _status(server: Served, path: str) -> int:
+def _status(server: ServedExport, path: str) -> int:
     try:
         server.get(path, token=False)
     except HTTPError as error:
@@ -313,33 +309,47 @@ def _status(server: Served, path: str) -> int:
     return 200
 
 
-def judged(
-    environment: Path, found: dict[str, Any], linked: bool
+def judge(
+    environment: Path, result: dict[str, Any], linked: bool
 ) -> list[tuple[str, str, str, bool]]:
     """(what, measured, promised, whether it holds) of each promise."""
-    there = importable(environment)
-    seconds = statistics.median(found["seconds"])
-    spread = f"{min(found['seconds']):.2f} to {max(found['seconds']):.2f}"
-    size = megabytes(environment)
+    present = importable(environment)
+    seconds = statistics.median(result["seconds"])
+    spread = f"{min(result['seconds']):.2f} to {max(result['seconds']):.2f}"
+    closed, memory = result["closed to strangers"], result["memory"]
+    healthy, ready = result["healthy"], result["ready"]
+    absent = ", ".join(ABSENT) if not present else f"there is {', '.join(present)}"
     rows = [
-        ("not importable", ", ".join(ABSENT) if not there else f"there is {', '.join(there)}", "all absent", not there),
-        ("answers with its token", f"{found['answers']}", "1", found["answers"] == 1),
-        ("without it", "401" if found["closed to strangers"] else "other", "401", found["closed to strangers"]),
-        ("the page and its program", str(found["page"]), "True", found["page"]),
-        ("health check, /readyz", f"{found['healthy']}, {found['ready']}", "True, True", found["healthy"] and found["ready"]),
-        ("ends at STOPSIGNAL with", str(found["ends with"]), "0", found["ends with"] == 0),
-        ("start to first answer", f"{seconds:.2f} s ({spread})", f"< {MOST_SECONDS:g} s", seconds < MOST_SECONDS),
-        ("memory, all processes", f"{found['memory']:.0f} MB", f"< {MOST_MEMORY_MB} MB", found["memory"] < MOST_MEMORY_MB),
-    ]  # fmt: skip
+        ("not importable", absent, "all absent", not present),
+        ("answers with its token", f"{result['answers']}", "1", result["answers"] == 1),
+        ("without it", "401" if closed else "other", "401", closed),
+        ("the page and its program", str(result["page"]), "True", result["page"]),
+        ("health check, /readyz", f"{healthy}, {ready}", "True, True", healthy and ready),
+        ("ends at STOPSIGNAL with", str(result["ends with"]), "0", result["ends with"] == 0),
+        (
+            "start to first answer",
+            f"{seconds:.2f} s ({spread})",
+            f"< {MOST_SECONDS:g} s",
+            seconds < MOST_SECONDS,
+        ),
+        (
+            "memory, all processes",
+            f"{memory:.0f} MB",
+            f"< {MOST_MEMORY_MB} MB",
+            memory < MOST_MEMORY_MB,
+        ),
+    ]
     if not linked:
-        whole = f"{size:.0f} MB + {BASE_MB} MB of the base = {size + BASE_MB:.0f} MB"
-        rows.append(("image, unpacked", whole, f"< {MOST_MB} MB", size + BASE_MB < MOST_MB))
+        size = megabytes(environment)
+        total = size + BASE_MB
+        text = f"{size:.0f} MB + {BASE_MB} MB of the base = {total:.0f} MB"
+        rows.append(("image, unpacked", text, f"< {MOST_MB} MB", total < MOST_MB))
     return rows
 
 
 @contextlib.contextmanager
-def filled(linked: bool) -> Iterator[tuple[Path, Path]]:
-    """(a virtual environment that is filled, a folder beside it)."""
+def filled_environment(linked: bool) -> Iterator[tuple[Path, Path]]:
+    """(a virtual environment with the image's libraries, a temporary folder)."""
     with tempfile.TemporaryDirectory(prefix="danlu-deploy-") as name:
         folder = Path(name)
         (link if linked else install)(folder / "danlu")
@@ -347,7 +357,7 @@ def filled(linked: bool) -> Iterator[tuple[Path, Path]]:
 
 
 def main() -> None:
-    """Measure, print a table, end with 1 where a promise is broken."""
+    """Measure, print a table, exit with 1 where a promise is broken."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -358,19 +368,16 @@ def main() -> None:
         help="link the libraries installed here instead of installing the pinned ones",
     )
     parser.add_argument(
-        "--starts", type=int, default=5, help="how often it is started; the median counts"
+        "--starts", type=int, default=5, help="how often the server is started; the median counts"
     )
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
     options = parser.parse_args()
-    with filled(options.linked) as (environment, folder):
-        found = measured(environment, options.export.resolve(), folder, options.starts)
-        rows = judged(environment, found, options.linked)
+    with filled_environment(options.linked) as (environment, folder):
+        result = measure(environment, options.export.resolve(), folder, options.starts)
+        rows = judge(environment, result, options.linked)
     if options.json:
-        print(
-            json.dumps(
-                {"measured": found, "holds": {what: holds for what, _, _, holds in rows}}, indent=1
-            )
-        )
+        holds_by_name = {what: holds for what, _, _, holds in rows}
+        print(json.dumps({"measured": result, "holds": holds_by_name}, indent=1))
     else:
         print(
             f"load of this machine: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores\n",

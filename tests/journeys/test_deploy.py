@@ -70,8 +70,8 @@ def test_every_option_is_one_of_danlu_serve(pod: dict[str, Any]) -> None:
     known = set(re.findall(r"--[a-z-]+", told))
     stages = check.dockerfile()
     for stage in ("artifact", "export"):
-        assert json.loads(check.told(stages[stage], "ENTRYPOINT")) == ["danlu", "serve"]
-        assert options(json.loads(check.told(stages[stage], "CMD"))) <= known
+        assert json.loads(check.last_instruction(stages[stage], "ENTRYPOINT")) == ["danlu", "serve"]
+        assert options(json.loads(check.last_instruction(stages[stage], "CMD"))) <= known
     assert options(pod["containers"][0]["args"]) <= known
     guides = (HOME / "deploy" / name for name in ("README.md", "README.zh-CN.md"))
     assert {
@@ -229,16 +229,16 @@ def test_the_pinned_libraries_alone_serve_an_export(
 ) -> None:
     check.link(tmp_path / "danlu")
     assert check.importable(tmp_path / "danlu") == []
-    found = check.measured(tmp_path / "danlu", export, tmp_path, starts=1)
+    found = check.measure(tmp_path / "danlu", export, tmp_path, starts=1)
     found["seconds"] = [0.0]  # how long it takes is for deploy/check.py on a machine that is idle
     broken = [
         (what, value)
-        for what, value, _, holds in check.judged(tmp_path / "danlu", found, linked=True)
+        for what, value, _, holds in check.judge(tmp_path / "danlu", found, linked=True)
         if not holds
     ]
     assert not broken
     (container,) = pod["containers"]
-    with check.Served(tmp_path / "danlu", export, tmp_path) as server:
+    with check.ServedExport(tmp_path / "danlu", export, tmp_path) as server:
         for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
             assert server.get(container[probe]["httpGet"]["path"], token=False)
         pixels = np.random.default_rng(0).integers(0, 256, (1, 8, 8, 1)).astype(np.uint8)

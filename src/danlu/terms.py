@@ -1,7 +1,6 @@
-"""The types every floor uses: Column, Table, InputSpec, OutputSpec, Batch, Sample, Scores, ...
+"""The types that all packages use: Column, Table, InputSpec, OutputSpec, Batch, Sample, Scores, ...
 
-Nothing here imports torch: a recipe is checked, and a shelf is listed, without it.
-"""
+Nothing here imports torch, so that a recipe is checked and parts are listed without it."""
 
 from __future__ import annotations
 
@@ -13,7 +12,7 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
-# What a JSON file can hold, as it is read or written.
+# A value that a JSON file can hold.
 Json: TypeAlias = "bool | int | float | str | Sequence[Json] | Mapping[str, Json] | None"
 
 Kind = Literal[
@@ -30,17 +29,13 @@ KINDS: tuple[Kind, ...] = (
     "frames",
     "audio",
 )
-RAGGED: tuple[Kind, ...] = (
-    "text",
-    "sequence",
-    "frames",
-    "audio",
-)  # kinds whose rows differ in length: values and offsets
+# Kinds whose rows differ in length: stored as values and offsets.
+RAGGED: tuple[Kind, ...] = ("text", "sequence", "frames", "audio")
 MISSING_DATETIME = -(2**63)  # numpy's NaT as int64
-IGNORED = -100  # a place of an int64 target where nothing is asked (torch's own ignore_index)
+# An element of an int64 target that neither losses nor metrics count (torch's own ignore_index).
+IGNORED = -100
 
-# Codes that every sequence of tokens keeps for itself; a vocabulary's own entries begin at
-# FIRST_TOKEN.
+# Codes that every vocabulary reserves; its own entries begin at FIRST_TOKEN.
 PADDING, UNKNOWN, BEGINNING, END, MASK = 0, 1, 2, 3, 4
 SPECIAL_TOKENS = ("<pad>", "<unk>", "<s>", "</s>", "<mask>")
 FIRST_TOKEN = 5
@@ -48,24 +43,33 @@ FIRST_TOKEN = 5
 
 @dataclass(frozen=True)
 class Column:
-    """One typed column of a table.
+    """One typed column of a table: N rows of one kind.
 
-    `values` by kind (N rows):
-      number    float64 (N,) or float32/float64 (N, D) when one column holds D numbers; missing is NaN
-      category  int32 (N,), an index into `categories`; missing is -1
-      boolean   int8 (N,), 0 or 1; missing is -1
-      datetime  int64 (N,), microseconds since 1970 UTC; missing is MISSING_DATETIME
-      text      uint8 (total bytes,), UTF-8, row i is values[offsets[i]:offsets[i+1]]; missing where `missing[i]`
-      image     uint8 (N, H, W, C), C = 1 (grey) or 3 (RGB)
-      sequence  integers (places,), or (places, D) where one place holds D codes; row i is values[offsets[i]:offsets[i+1]]. A raw
-                column (the words of a sentence) holds int32 indices into `categories`, -1 where a place is missing; one that is
-                ready for a model holds tokens: 0 is padding, 1 unknown, and `cardinalities` (one of each of the D codes)
-                count the codes there are
-      frames    float32 (frames, F): F numbers at each moment; row i is values[offsets[i]:offsets[i+1]]
-      audio     int16 (samples,), mono; row i is values[offsets[i]:offsets[i+1]], `rate` samples a second
+    kind      values
+    number    float64 (N,), or float32/float64 (N, D) where each row holds D numbers; missing: NaN
+    category  int32 (N,), an index into `categories`; missing: -1
+    boolean   int8 (N,), 0 or 1; missing: -1
+    datetime  int64 (N,), microseconds since 1970 UTC; missing: MISSING_DATETIME
+    image     uint8 (N, H, W, C), C = 1 (grey) or 3 (RGB)
+    text      uint8 (total bytes,), UTF-8
+    sequence  integers (total elements,), or (total elements, D) where each element has D codes.
+              In a raw column (the words of a sentence): int32 indices into `categories`, -1 where a
+              word is missing. Ready for a model: tokens, 0 is padding, 1 unknown; `cardinalities`
+              holds the number of codes, once for each of the D
+    frames    float32 (total frames, F): F numbers at each moment
+    audio     int16 (total samples,), mono, `rate` samples per second
 
-    `reason` says why the kind was chosen, for the report of type inference. `names` names the D
-    numbers of a wide number column."""
+    Row i of text, sequence, frames and audio is values[offsets[i]:offsets[i+1]], `offsets` int64
+    (N + 1,); it is missing where `missing[i]`, bool (N,).
+
+    `reason` says why type inference chose this kind. `names` are the names of the D numbers of a
+    wide number column.
+
+    >>> import numpy as np
+    >>> column = Column("size", "category", np.array([1, -1], np.int32), categories=("S", "L"))
+    >>> column.python_value(0), column.is_missing().tolist()
+    ('L', [False, True])
+    """
 
     name: str
     kind: Kind
@@ -82,7 +86,7 @@ class Column:
         return len(self.offsets) - 1 if self.offsets is not None else len(self.values)
 
     def is_missing(self) -> np.ndarray:
-        """Which rows hold no value, bool (N,)."""
+        """Which rows are missing, bool (N,)."""
         import numpy as np
 
         if self.kind == "number":
@@ -97,7 +101,8 @@ class Column:
         return np.zeros(len(self), dtype=bool)
 
     def text(self, row: int) -> str | None:
-        """Row `row` of a text column, or None where it is missing."""
+        """Row `row` of a text column; None where it is missing. Raises TypeError for other
+        kinds."""
         if self.offsets is None:
             raise TypeError(f"column {self.name} is {self.kind}, not text")
         if self.missing is not None and self.missing[row]:
@@ -122,8 +127,9 @@ class Column:
             missing=None if self.missing is None else self.missing[rows],
         )
 
-    def answer(self, row: int) -> Any:
-        """Row `row` as a plain Python value (str, float, bool, None; date-times in ISO form)."""
+    def python_value(self, row: int) -> Json:
+        """Row `row` as a plain Python value: str, float, bool, list or None. Date-times are in ISO
+        form, images and recordings are described in a few words."""
         import numpy as np
 
         if self.kind == "text":
@@ -156,12 +162,20 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """Typed columns of equal length, and where each row came from.
+    """Typed columns of equal length (N rows), and where each row came from.
 
-    `origin` is what a message calls the whole ("adult.csv"). `row_names` (N,) holds a name a row
-    where the source has one (the file of an image); else `row_numbers` int64 (N,) holds the 1-based
-    row in the file (None: 1, 2, 3, ...). `file_numbers` int32 (N,) tells which of `files` a row
-    came from when there are several. `notices` are plain sentences the reader wants told."""
+    columns       the columns by name
+    origin        what messages call the table ("adult.csv")
+    row_names     (N,) the name of each row, where the source has names (the files of images)
+    row_numbers   int64 (N,), the 1-based row in its file; None: 1, 2, 3, ...
+    files         the names of the files, where there are several
+    file_numbers  int32 (N,), the index into `files` of each row
+    notices       sentences about the data that the user should read
+    split         int8 (N,): 0 train, 1 validation, 2 test, -1 none; None where the source itself
+                  assigns no splits
+    continues     bool (N,): the next row continues this one (pieces of a text, moments of a series)
+    joined_by     what separated two rows of a running text in its file ("\\n" for lines)
+    """
 
     columns: Mapping[str, Column]
     origin: str
@@ -170,18 +184,15 @@ class Table:
     files: tuple[str, ...] = ()
     file_numbers: np.ndarray | None = None
     notices: tuple[str, ...] = ()
-    split: np.ndarray | None = (
-        None  # int8 (N,): 0 train, 1 validation, 2 test, -1 not given; where the source itself has splits
-    )
-    # bool (N,): the next row goes on where this one ends (pieces of a text, moments of a series)
+    split: np.ndarray | None = None
     continues: np.ndarray | None = None
-    joined_by: str = ""  # what stood between two rows of one file where rows are pieces of a running text ("\n" for lines)
+    joined_by: str = ""
 
     def __len__(self) -> int:
         return len(next(iter(self.columns.values()))) if self.columns else 0
 
     def where(self, row: int) -> str:
-        """What a message calls row `row`: 'adult.csv row 1,204' or 'cat/7.png'."""
+        """What messages call row `row`: "adult.csv row 1,204", or "cat/7.png"."""
         if self.row_names is not None:
             return self.row_names[row]
         name = (
@@ -208,7 +219,7 @@ class Table:
         )
 
     def _still_continues(self, rows: np.ndarray) -> np.ndarray:
-        """A row goes on in the next one only where that is still the row after it."""
+        """`continues` of some rows: a row is continued only where the next one still follows it."""
         import numpy as np
 
         assert self.continues is not None
@@ -218,21 +229,25 @@ class Table:
 
 @dataclass(frozen=True)
 class InputSpec:
-    """What a model receives under one name; the batch dimension B is left out of `shape`.
+    """One input of a model; `shape` is the shape of its tensor without the batch dimension B.
 
-    kind        dtype and shape of the tensor            also
-    numbers     float32 (B, F)                           names: the F features; of: the column that each comes from, those of one
-                                                         column side by side (its pieces, its dates' parts); () where nobody says
-    categories  int64 (B, C)                             cardinalities: values a column can take (0 is "unknown or missing")
-    image       float32 (B, channels, height, width)     pixels are normalised: (pixel / 255 - mean) / std, `mean` and `std` one a
-                                                         channel, or one for all
-    tokens      int64 (B, T) or (B, T, D)                shape: the longest (T,) or (T, D); a batch is as long as its longest row, and
-                                                         a row may at times be longer than any in training. 0 is padding, at the end.
-                                                         cardinalities: how many codes there are, one of each of the D. names: what
-                                                         each of the D is; neighbours of one name share their codes (letters)
-    frames      float32 (B, T, F)                        shape: the longest (T, F); 0 after a row's end. A second tensor, NAME_lengths
-                                                         int64 (B,), tells how many frames each row has
-    series      float32 (B, L, F)                        L moments of F variables (names), oldest first; none is missing
+    kind        tensor
+    numbers     float32 (B, F). `names`: the F features. `of`: the column that each feature was made
+                from, or (); the features of one column are neighbours
+    categories  int64 (B, C). `cardinalities`: how many values each column can take, with 0 for
+                "unknown or missing"
+    image       float32 (B, channels, height, width), normalised: (pixel / 255 - mean) / std, with
+                one `mean` and `std` per channel, or one for all channels
+    tokens      int64 (B, T) or (B, T, D), padded with 0 at the end. A batch is as long as its
+                longest row, which may be longer than any of training. `shape`: the longest row,
+                (T,) or (T, D). `cardinalities`: the number of codes, once for each of the D.
+                `names`: what each of the D is; neighbours of the same name share their codes
+    frames      float32 (B, T, F), 0 after the end of a row. `shape`: the longest row, (T, F).
+                Beside it comes NAME_lengths, int64 (B,), the number of frames of each row
+    series      float32 (B, L, F): L moments of F variables (`names`), oldest first, none missing
+
+    >>> InputSpec("numbers", (2,), names=("age", "income")).shape
+    (2,)
     """
 
     kind: Literal["numbers", "categories", "image", "tokens", "frames", "series"]
@@ -246,29 +261,34 @@ class InputSpec:
 
 @dataclass(frozen=True)
 class OutputSpec:
-    """What a model must return, float32. `names` names the `size` columns where they have names
-    (classes, targets).
+    """What a model must return: a float32 tensor.
 
-    each        shape
+    per         shape
     row         (B, size)
-    token       (B, T, size): one for each place of the tokens (or frames) that the batch holds
-    step        (B, steps, size): one for each of `steps` moments ahead
-    moment      (B, L, size): one for each of the L moments of the series that the model received
-    frame       (B, T', size), T' at most the number of frames; after a row's end column 0 (the blank) is certain: 0, all others
-                -1e4, so that nobody needs the lengths
-    image       (B, channels, height, width), `shape` without B; on the scale of the input image
+    token       (B, T, size): one prediction per token or frame of the batch
+    step        (B, steps, size): one prediction for each of the next `steps` moments
+    moment      (B, L, size): one prediction for each of the L moments of the series
+    frame       (B, T', size), T' at most the number of frames. After the end of a row column 0 (the
+                blank) is 0 and all others are -1e4, so that lengths are not needed
+    image       (B, channels, height, width), on the scale of the input image; `shape` holds it
+                without B
 
-    `of` names, for each of the size columns of steps or moments, the variable of the series that
-    the column continues (several columns may be of one variable: its quantiles, which then stand
-    side by side; every variable has as many). () where there is none. `causal`: the output of a
-    place must depend on that place and those before it alone (language models). `means` tells what
-    the columns say, group by group from the left: ("classes", n) logits of one distribution,
-    ("labels", n) logits each of a yes or no, ("numbers", n). Several opinions on a row are averaged
-    by it (danlu.layers.averaging). () where all are numbers."""
+    names       the names of the `size` columns (classes, targets), or ()
+    causal      the output at a token must depend on that token and those before it alone
+    of          for steps and moments: the variable of the series that each column predicts, or ().
+                Every variable has equally many columns (its quantiles), which are neighbours
+    means       what the columns are, in groups from the left: ("classes", n) n logits of one
+                distribution, ("labels", n) n logits of independent yes-or-no labels,
+                ("numbers", n) n numbers; (): all are numbers. danlu.layers.averaging averages
+                several predictions by it
+
+    >>> OutputSpec(3, ("red", "green", "blue"), means=(("classes", 3),)).per
+    'row'
+    """
 
     size: int
     names: tuple[str, ...] = ()
-    each: Literal["row", "token", "step", "moment", "frame", "image"] = "row"
+    per: Literal["row", "token", "step", "moment", "frame", "image"] = "row"
     steps: int = 0
     shape: tuple[int, ...] = ()
     causal: bool = False
@@ -278,17 +298,19 @@ class OutputSpec:
 
 @dataclass
 class Batch:
-    """Examples of one update, on the device.
+    """Some examples, on the device.
 
-    inputs   one tensor for each name in the description of the inputs
-    target   what the task asks: int64 (B,) classes; float32 (B, size) numbers, or class probabilities after mixup;
-             int64 (B, T) tokens, IGNORED where nothing is asked; float32 (B, steps, size), NaN where nothing is asked;
-             a dict by target name for several tasks; None when only answers are wanted
-    rows     int64 (B,), the examples (rows of the table, or where a window begins), so that a message can name them
+    inputs   one tensor for each InputSpec of the model, by its name
+    target   what the model should answer. int64 (B,): classes. float32 (B, size): numbers, or class
+             probabilities after mixup. int64 (B, T): tokens, IGNORED where they do not count.
+             float32 (B, steps, size): NaN where they do not count. A dict by target name, of
+             several tasks. None where only predictions are wanted
+    rows     int64 (B,), which examples these are (rows of the table, or the starts of windows), so
+             that messages can name them
     """
 
     inputs: dict[str, Tensor]
-    target: Any
+    target: Any  # every task has its own form; a union would have to be narrowed at each use
     rows: Tensor
 
     def __len__(self) -> int:
@@ -297,19 +319,20 @@ class Batch:
 
 @dataclass(frozen=True)
 class Sample:
-    """Something that a generative model made: `value` is text, or pixels uint8 (H, W, C) of an
-    image."""
+    """What a generative model made: a text, or an image as pixels uint8 (H, W, C)."""
 
     name: str
-    value: Any
+    value: str | np.ndarray
 
 
 @dataclass(frozen=True)
 class Scores:
-    """The scores of one split: `values` by metric name (the loss too, as "loss"), over exactly
-    `rows` rows.
+    """The scores of one split of the data.
 
-    `tables` holds what is no single number (a confusion matrix, as nested lists).
+    rows     how many rows they are computed over
+    values   the scores by metric name, and the loss as "loss"
+    tables   results that are no single number, such as a confusion matrix as nested lists
+    samples  what a generative model made
     """
 
     split: str
@@ -321,14 +344,16 @@ class Scores:
 
 @dataclass(frozen=True)
 class TrainingEvent:
-    """What watchers hear.
+    """One thing that happened in a training, for the watchers.
 
-    kind      start | train | validation | test | notice | saved | end
-    step      updates done
-    values    what a same-seed run repeats exactly (loss, learning_rate, grad_norm, scores): logged to metrics.jsonl
-    timing    what it does not (seconds, rows_per_second, eta_seconds, memory_bytes): kept out of metrics.jsonl
-    message   a plain sentence, for notices
-    samples   what a generative model made at this step
+    kind     start | train | validation | test | notice | saved | end
+    step     how many updates were done
+    epoch    how many passes over the training rows were done
+    values   what a run with the same seed repeats exactly (loss, learning_rate, grad_norm, scores);
+             metrics.jsonl keeps it
+    timing   what it does not repeat (seconds, rows_per_second, eta_seconds, memory_bytes)
+    message  a sentence, of notices
+    samples  what a generative model made at this step
     """
 
     kind: Literal["start", "train", "validation", "test", "notice", "saved", "end"]

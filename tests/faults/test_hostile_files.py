@@ -399,7 +399,7 @@ def test_a_hostile_file_is_read_rightly_or_refused_by_name(case: Hostile, tmp_pa
     if not case.says:
         table = read(case.source, case.columns, **path_options(case, path))
         for name, values in case.reads.items():
-            assert [table.columns[name].answer(row) for row in range(len(table))] == values
+            assert [table.columns[name].python_value(row) for row in range(len(table))] == values
         return
     with pytest.raises(DataError) as caught:
         read(case.source, case.columns, **path_options(case, path))
@@ -633,7 +633,7 @@ def test_every_value_of_a_messy_file_is_what_an_independent_reading_finds(name: 
     assert len(table) == len(rows)
     for number, column in enumerate(table.columns.values()):
         expected = [as_written(row[number], column.kind) for row in rows]
-        assert [column.answer(row) for row in range(len(table))] == expected, column.name
+        assert [column.python_value(row) for row in range(len(table))] == expected, column.name
 
 
 @pytest.mark.skipif(not MESSY.is_dir(), reason=f"there is no {MESSY}: set DANLU_DATA")

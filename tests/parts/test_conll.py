@@ -28,7 +28,7 @@ def read(folder: Path, text: str, name: str = "a.conll", **options: Any) -> Tabl
 
 
 def rows(table: Table, name: str) -> list[Any]:
-    return [table.columns[name].answer(row) for row in range(len(table))]
+    return [table.columns[name].python_value(row) for row in range(len(table))]
 
 
 def test_a_row_is_a_sentence_and_every_column_a_sequence(tmp_path: Path) -> None:
@@ -117,15 +117,15 @@ def test_endings_mean_this_source_and_columns_keep_their_kind(tmp_path: Path) ->
 
 def test_lists_of_words_are_sequences_wherever_they_come_from() -> None:
     column = infer_column("w", [["a", "b"], [], None, ["c", None, "a"]])
-    assert [column.answer(row) for row in range(4)] == [["a", "b"], [], None, ["c", None, "a"]]
-    assert infer_column("w", [[1, 2], [3]], ColumnOptions(kind="sequence")).answer(0) == ["1", "2"]
+    assert [column.python_value(row) for row in range(4)] == [["a", "b"], [], None, ["c", None, "a"]]
+    assert infer_column("w", [[1, 2], [3]], ColumnOptions(kind="sequence")).python_value(0) == ["1", "2"]
     asked = {"w": {"kind": "sequence"}}
-    assert read_columns(asked, [{"w": "He lives."}], "rows").columns["w"].answer(0) == [
+    assert read_columns(asked, [{"w": "He lives."}], "rows").columns["w"].python_value(0) == [
         "He",
         "lives",
         ".",
     ]
-    assert read_columns(asked, [{"w": ["He", "lives."]}], "rows").columns["w"].answer(0) == [
+    assert read_columns(asked, [{"w": ["He", "lives."]}], "rows").columns["w"].python_value(0) == [
         "He",
         "lives.",
     ]

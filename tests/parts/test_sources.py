@@ -35,7 +35,7 @@ def build(source: str, columns: dict[str, ColumnOptions] | None = None, **option
 
 
 def values(table: Table, name: str) -> list[Any]:
-    return [table.columns[name].answer(row) for row in range(len(table))]
+    return [table.columns[name].python_value(row) for row in range(len(table))]
 
 
 # --- an example of every format, found by the endings a source claims --------------------------------------------------------
@@ -415,7 +415,7 @@ def test_adult_is_read_whole_with_its_official_test_file() -> None:
         if column.is_missing().any()
     }
     assert missing == {"workclass": 2_799, "occupation": 2_809, "native_country": 857}
-    assert [table.columns[name].answer(0) for name in ("age", "workclass", "fnlwgt")] == [
+    assert [table.columns[name].python_value(0) for name in ("age", "workclass", "fnlwgt")] == [
         39.0,
         "State-gov",
         77_516.0,

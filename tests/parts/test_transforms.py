@@ -300,8 +300,8 @@ def test_a_category_is_known_by_its_text_whatever_its_code(
     assert same_state(state, fitted(module, config, renamed))
     one, other = (module.apply(config, state, each) for each in (column, renamed))
     if one.kind == "category":
-        assert [one.answer(row) for row in range(ROWS)] == [
-            other.answer(row) for row in range(ROWS)
+        assert [one.python_value(row) for row in range(ROWS)] == [
+            other.python_value(row) for row in range(ROWS)
         ]
     else:
         assert same_bytes(one, other)
@@ -410,18 +410,18 @@ def test_impute_tells_once_of_features_that_are_missing_together() -> None:
 
 
 def test_impute_fills_categories_booleans_and_dates() -> None:
-    assert run("impute", words("b", "a", None, "b")).answer(2) == "b"
+    assert run("impute", words("b", "a", None, "b")).python_value(2) == "b"
     assert (
-        run("impute", words("b", "a", None), strategy="constant", value="none given").answer(2)
+        run("impute", words("b", "a", None), strategy="constant", value="none given").python_value(2)
         == "none given"
     )
     assert run(
         "impute", Column("x", "boolean", np.array([1, -1, 1, 0], dtype=np.int8))
     ).values.tolist() == [1, 1, 1, 0]
     dates = moments("2024-01-01", "NaT", "2024-01-03", "2024-01-09")
-    assert run("impute", dates).answer(1) == "2024-01-03T00:00:00.000000"
+    assert run("impute", dates).python_value(1) == "2024-01-03T00:00:00.000000"
     assert (
-        run("impute", dates, strategy="constant", value="2020-02-29").answer(1)
+        run("impute", dates, strategy="constant", value="2020-02-29").python_value(1)
         == "2020-02-29T00:00:00.000000"
     )
 
@@ -520,11 +520,11 @@ def test_log_draws_long_tails_together_and_leaves_even_features_alone() -> None:
 def test_group_rare_keeps_what_is_seen_often_enough() -> None:
     column = words(*["a"] * 5, *["b"] * 2, "c", None)
     result = run("group_rare", column, words("a", "b", "c", "new", None), minimum=3)
-    assert [result.answer(row) for row in range(5)] == ["a", "(rare)", "(rare)", "(rare)", None]
+    assert [result.python_value(row) for row in range(5)] == ["a", "(rare)", "(rare)", "(rare)", None]
     none_rare = run("group_rare", words(*["a"] * 5, *["b"] * 5), words("a", "new"), minimum=3)
-    assert [none_rare.answer(row) for row in range(2)] == ["a", None]
+    assert [none_rare.python_value(row) for row in range(2)] == ["a", None]
     clash = run("group_rare", words(*["(rare)"] * 5, "b"), minimum=3)
-    assert [clash.answer(row) for row in (0, 5)] == ["(rare)", "((rare))"]
+    assert [clash.python_value(row) for row in (0, 5)] == ["(rare)", "((rare))"]
 
 
 def test_encode_gives_zero_to_the_unknown_and_the_missing() -> None:

@@ -165,11 +165,11 @@ def test_what_was_learnt_is_plain_data_and_a_row_alone_gets_what_it_got_among_ot
 def test_a_text_is_split_into_words(by: Any, found: list[str]) -> None:
     column = text(["", "Don't stop, C3PO - he said: 北京!", None, "x"])
     made = split_words(column, by)
-    assert [made.answer(row) for row in range(4)] == [[], found, None, ["x"]]
+    assert [made.python_value(row) for row in range(4)] == [[], found, None, ["x"]]
     config, state = fitted(column, split=by, min_count=1)
     assert (
         vocabulary.apply(config, state, column).values.tolist()
         == vocabulary.apply(config, state, made).values.tolist()
     )
     part = column.take(np.array([1]))
-    assert split_words(part, by).answer(0) == found
+    assert split_words(part, by).python_value(0) == found

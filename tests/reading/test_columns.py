@@ -27,7 +27,7 @@ def column(
 
 def answers(values: Any, kind: Any = None, **more: Any) -> list[Any]:
     found = column(values, kind, **more)
-    return [found.answer(row) for row in range(len(found))]
+    return [found.python_value(row) for row in range(len(found))]
 
 
 # --- the kind ---------------------------------------------------------------------------------------------------------------
@@ -416,7 +416,7 @@ def test_rows_of_every_form_give_the_same_table(raw: Any) -> None:
     table = read_columns(SCHEMA, raw, "rows")
     assert list(table.columns) == ["age", "job"]
     assert {
-        name: [each.answer(row) for row in range(len(table))]
+        name: [each.python_value(row) for row in range(len(table))]
         for name, each in table.columns.items()
     } == EXPECTED
 
@@ -468,7 +468,7 @@ def test_a_column_of_another_kind_is_read_as_the_one_asked(
     given: Column, kind: str, expected: list[Any]
 ) -> None:
     table = read_columns({"age": {"kind": kind}}, Table({"age": given}, "rows"), "rows")
-    assert [table.columns["age"].answer(row) for row in range(len(table))] == expected
+    assert [table.columns["age"].python_value(row) for row in range(len(table))] == expected
 
 
 def test_a_table_keeps_the_names_of_its_rows() -> None:

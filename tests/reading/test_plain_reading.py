@@ -81,8 +81,8 @@ def agree(kind: Any, values: list[Any]) -> None:
         return
     found = without_pyarrow.read_column("x", kind, values, lambda row: f"row {row + 1}")
     assert (found.name, found.kind, len(found)) == ("x", kind, len(values))
-    assert [found.answer(row) for row in range(len(values))] == [
-        wanted.answer(row) for row in range(len(values))
+    assert [found.python_value(row) for row in range(len(values))] == [
+        wanted.python_value(row) for row in range(len(values))
     ]
     assert found.values.dtype == wanted.values.dtype
     np.testing.assert_array_equal(found.is_missing(), wanted.is_missing())

@@ -43,4 +43,4 @@ def evaluate(
         print_json({"split": scores.split, "rows": scores.rows, "scores": values})
     else:
         print(f"{data or scores.split + ' split'} ({scores.rows:,} rows)")
-        print(render.scores(values, getattr(model.task, "classes", ())))
+        print(render.scores(values, model.task.classes))

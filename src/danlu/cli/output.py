@@ -5,6 +5,10 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from danlu.training.loop import Output
 
 
 def print_json(value: object) -> None:
@@ -18,7 +22,7 @@ def print_note(text: str = "") -> None:
         print(text, file=sys.stderr, flush=True)
 
 
-def progress_output(as_json: bool, quiet: bool) -> str:
+def progress_output(as_json: bool, quiet: bool) -> Output:
     """How a verb shows its progress: "json", "quiet", or what the terminal allows."""
     if as_json:
         return "json"

@@ -24,6 +24,7 @@ from danlu.cli.output import print_json, print_note, progress_output
 if TYPE_CHECKING:
     from danlu import Artifact, Recipe
     from danlu.compression.compress import CompressionReport
+    from danlu.training.loop import Output
 
 verbs = typer.Typer()
 
@@ -79,7 +80,7 @@ def train(
         path = shlex.quote(str(folder))
         print_note(
             f"\nArtifact: {artifact.path}\nNext:\n  danlu evaluate {path}\n"
-            f"  danlu {_usage(artifact).format(path)}\n  tensorboard --logdir {path}"
+            f"  danlu {artifact.task.usage.format(path)}\n  tensorboard --logdir {path}"
         )
 
 
@@ -107,40 +108,22 @@ def _print_scores(artifact: Artifact) -> None:
         print("there is no validation or test split, so there is no score.")
         return
     print(f"{split} scores ({artifact.scores[split]['rows']:,} rows)")
-    print(render.scores(artifact.scores[split], getattr(artifact.task, "classes", ())))
+    print(render.scores(artifact.scores[split], artifact.task.classes))
     baseline = {
         name: value
         for name, value in artifact.scores.get("baseline", {}).items()
         if name != "split"
     }
     if baseline:
-        print(
-            getattr(
-                artifact.task,
-                "baseline_description",
-                getattr(
-                    artifact.task,
-                    "guess",
-                    "always the same answer, the best there is for the training rows",
-                ),
-            )
-        )
+        print(artifact.task.baseline_description)
         print(render.scores(baseline))
 
 
-def _cross_validate(recipe: Recipe, count: int, folder: Path, output: str, as_json: bool) -> None:
+def _cross_validate(
+    recipe: Recipe, count: int, folder: Path, output: Output, as_json: bool
+) -> None:
     result = danlu.cross_validate(recipe, count, folder, output=output)
     if as_json:
         print_json({"run": str(folder), **result})
     else:
         print(render.folds(count, result["mean"], result["std"]))
-
-
-def _usage(artifact: Artifact) -> str:  # until every task is a Task
-    usages = {
-        "language_modeling": "generate {} --prompt TEXT",
-        "instruction_tuning": "chat {}",
-        "image_generation": "generate {} --out grid.png",
-    }
-    usage = usages.get(artifact.recipe.task.name, "predict {} DATA")
-    return getattr(artifact.task, "usage", usage)

@@ -1,8 +1,8 @@
-"""Checks that speak up: a target that leaks into an input, rows that stand in two splits, a class of one row, and their like.
+"""Checks of the data: leaks of the target, rows in two splits, classes of one row, row numbers.
 
-Each finding is one sentence that names the column or rows, the value and the remedy; what a finding
-does (a notice, an error) is for the caller to say. The thresholds are meant to be silent on honest
-data: a single input that tells the target of all but one row in 500 is not found in nature often.
+Each finding is one sentence that names the column or rows, the value and the remedy; the caller
+decides whether it is a notice or an error. The thresholds are chosen so that sound data raises no
+finding: a single input that determines the target of all but one row in 500 is rare in practice.
 """
 
 from __future__ import annotations
@@ -16,27 +16,27 @@ from danlu.data.fingerprints import first_equal_row, repeats_earlier_row, value_
 from danlu.recipe import Data
 from danlu.terms import RAGGED, Column, Table
 
-MOST_LOOKED_AT = 20_000  # rows that the search for leaks looks at, evenly spaced
-LEAST_COPIED = 20  # rows below which that two columns are equal can be chance
-LEAST_ROWS = 50  # below this, that one input tells the target can be chance
+MOST_LOOKED_AT = 20_000  # rows, evenly spaced, that the search for leaks reads
+LEAST_COPIED = 20  # fewer rows than this can be equal in two columns by chance
+LEAST_ROWS = 50  # of fewer rows than this one input can determine the target by chance
 LEAST_MINORITY = 20  # rows outside the largest class, for the same reason
-WRONG = 0.002  # share of those rows that an input may get wrong and still be called a leak
-FEW = 20  # an input with at most one value for this many rows groups them; one with more can only order them
-CORRELATED = 0.9999
+WRONG = 0.002  # share of those rows that an input may get wrong and still count as a leak
+FEW = 20  # with at least so many rows per distinct value an input counts as a grouping of rows
+CORRELATED = 0.9999  # correlation with a number target above which an input counts as a leak
 MOST_FEATURES = 4096  # features of a wide number column that are searched for leaks
-MOST_CLASSES = 20  # a number target of more values is a quantity, not a class
-MUCH_TEXT = (
-    256 << 20
-)  # bytes of a text column above which splits are not searched for repeated rows, since it takes memory for all of it
-_NAMED = 3  # rows that a sentence names
+MOST_CLASSES = 20  # a number target with more distinct values is a quantity, not a class
+# Bytes of a text column above which splits are not searched for repeated rows: the search needs
+# memory for the whole column.
+MUCH_TEXT = 256 << 20
+_NAMED = 3  # rows that one sentence names
 
 
 def check_table(table: Table, data: Data, *, spelt: bool = False) -> list[str]:
-    """What is suspicious in the table as a whole: constant target, classes of one row, leaks, row
-    numbers.
+    """Findings about the table as a whole: a constant target, classes of one row, leaks, columns
+    that count the rows.
 
-    `spelt`: targets are texts to be written, so that a short one is no class, though it stands in
-    many rows or in one."""
+    `spelt`: the targets are texts to be generated, not classes, so their repetitions mean nothing.
+    """
     findings: list[str] = []
     inputs = _inputs(table, data)
     for name in data.targets:
@@ -61,8 +61,8 @@ def check_splits(
     *,
     spelt: bool = False,
 ) -> list[str]:
-    """What is suspicious in how rows were divided: repeated rows, categories never trained on,
-    groups torn apart; `spelt` as above."""
+    """Findings about the splits: rows repeated across them, categories that training never sees,
+    groups divided between splits. `spelt` as in `check_table`."""
     findings: list[str] = []
     train = splits["train"]
     inputs = _inputs(table, data)
@@ -87,11 +87,15 @@ def check_splits(
 
 
 def repeated_rows(table: Table, data: Data | None = None) -> np.ndarray:
-    """Which rows repeat an earlier row exactly; bool (N,). Of equal rows the first is not among
-    them.
+    """Which rows repeat an earlier row exactly, bool (N,); False for the first of equal rows.
 
-    Rows are compared in the inputs and targets of `data` (a row's number does not make it another
-    row), or in every column."""
+    Rows are compared in the inputs and targets of `data` (columns that are not used do not make two
+    rows different), or in every column where `data` is None.
+
+    >>> table = Table({"x": Column("x", "number", np.array([1.0, 1.0]))}, "t.csv")
+    >>> repeated_rows(table).tolist()
+    [False, True]
+    """
     names = list(table.columns) if data is None else _compared(table, data, data.targets)
     return repeats_earlier_row(table, names)
 
@@ -99,7 +103,9 @@ def repeated_rows(table: Table, data: Data | None = None) -> np.ndarray:
 def _inputs(table: Table, data: Data) -> list[Column]:
     by = registry.split_column(data.split)
     dropped = (
-        {name for name, options in data.columns.items() if not options.use} | set(data.targets) | {by}
+        {name for name, options in data.columns.items() if not options.use}
+        | set(data.targets)
+        | {by}
     )
     return [column for name, column in table.columns.items() if name not in dropped]
 
@@ -118,20 +124,26 @@ def _rows(table: Table, rows: np.ndarray) -> str:
     return ", ".join(named) + (f" and {more:,} more" if more else "")
 
 
-# --- the target ---------------------------------------------------------------------------------------------------------
+# --- the target -----------------------------------------------------------------------------------
 
 
 def _of_target(table: Table, target: Column) -> list[str]:
     labelled = np.flatnonzero(~target.is_missing())
     if not len(labelled):
         return [
-            f"The target {target.name} is missing in all {len(target):,} rows. Choose another data.target."
+            (
+                f"The target {target.name} is missing in all {len(target):,} rows. Choose another "
+                "data.target."
+            )
         ]
     classes, counts = np.unique(value_codes(target)[labelled], return_counts=True)
     if len(classes) == 1:
-        value = target.answer(int(labelled[0]))
+        value = target.python_value(int(labelled[0]))
         return [
-            f"The target {target.name} is {value!r} in all {len(labelled):,} rows, so there is nothing to learn. Choose another data.target."
+            (
+                f"The target {target.name} is {value!r} in all {len(labelled):,} rows, so there is "
+                "nothing to learn. Choose another data.target."
+            )
         ]
     if not _is_class(target, len(classes)):
         return []
@@ -139,10 +151,11 @@ def _of_target(table: Table, target: Column) -> list[str]:
     if not len(single):
         return []
     rows = labelled[np.isin(value_codes(target)[labelled], single)]
-    values = ", ".join(repr(target.answer(int(row))) for row in rows[:_NAMED])
+    values = ", ".join(repr(target.python_value(int(row))) for row in rows[:_NAMED])
     return [
-        f"{len(rows):,} class(es) of the target {target.name} have a single row: {values} ({_rows(table, rows)}). "
-        "What one row teaches cannot be tested: add rows, or leave these out."
+        f"{len(rows):,} class(es) of the target {target.name} have a single row: {values} "
+        f"({_rows(table, rows)}). "
+        "A class of one row cannot be both trained and tested: add rows, or leave these out."
     ]
 
 
@@ -152,11 +165,11 @@ def _is_class(target: Column, distinct: int) -> bool:
     )
 
 
-# --- leaks --------------------------------------------------------------------------------------------------------------
+# --- leaks ----------------------------------------------------------------------------------------
 
 
 def _leak(table: Table, column: Column, target: Column, alone: bool) -> list[str]:
-    """At most one sentence: that `column` holds the target, or tells it."""
+    """At most one sentence: that `column` holds the target, or determines it."""
     if column.kind == "image" or (column.kind in RAGGED and column.kind != "text"):
         return []
     labelled = np.flatnonzero(~target.is_missing())
@@ -181,7 +194,10 @@ def _leak(table: Table, column: Column, target: Column, alone: bool) -> list[str
     lost = looked.is_missing()
     if as_class and lost.any() and not lost.all() and _tells(lost.astype(np.int64), answers):
         return [
-            f"Whether column {column.name} is missing tells the target {target.name} of nearly every row. {remedy}"
+            (
+                f"Whether column {column.name} is missing tells the target {target.name} of nearly "
+                f"every row. {remedy}"
+            )
         ]
     for name, values in _features(looked):
         if as_class and _tells(values, answers):
@@ -192,13 +208,16 @@ def _leak(table: Table, column: Column, target: Column, alone: bool) -> list[str
             strength = _strength(values, target.values.astype(np.float64))
             if strength > CORRELATED:
                 return [
-                    f"Column {name} alone gives the target {target.name} (correlation {strength:.6f}). {remedy}"
+                    (
+                        f"Column {name} alone gives the target {target.name} (correlation "
+                        f"{strength:.6f}). {remedy}"
+                    )
                 ]
     return []
 
 
 def _features(column: Column) -> list[tuple[str, np.ndarray]]:
-    """(name, values) of each thing a column says: float64 numbers, NaN where missing; or int64
+    """[(name, values)] of each feature of a column: float64 numbers, NaN where missing; or int64
     codes, -1 where missing."""
     if column.kind not in ("number", "datetime"):
         return [(column.name, value_codes(column))]
@@ -231,12 +250,12 @@ def _equal(column: Column, values: np.ndarray, target: Column) -> bool:
 
 
 def _tells(values: np.ndarray, answers: np.ndarray) -> bool:
-    """Whether knowing `values` (numbers or codes) is knowing the class, but for one in 500 of the
-    rows that are hard.
+    """Whether `values` (numbers or codes) determine the class, with at most one error in 500 of the
+    rows outside the largest class.
 
-    A value's rows all get its most frequent class. That is only telling where values are few (each
-    has many rows), or where classes change seldom along the order of the values; else every
-    distinct value would tell its own row."""
+    Each distinct value predicts the most frequent class among its rows. That counts only where
+    there are few values (each has many rows), or where the class changes rarely along the sorted
+    values; otherwise every distinct value would predict its own row."""
     answers = np.unique(answers, return_inverse=True)[1]
     counts = np.bincount(answers)
     hard = len(answers) - int(counts.max())
@@ -255,7 +274,7 @@ def _tells(values: np.ndarray, answers: np.ndarray) -> bool:
         return False
     if int(last.sum()) * FEW <= len(answers):
         return True
-    if values.dtype.kind == "i":  # codes stand in no order
+    if values.dtype.kind == "i":  # codes have no order
         return False
     chosen = classes[order][last]
     changes = int((chosen[1:] != chosen[:-1]).sum())
@@ -263,8 +282,8 @@ def _tells(values: np.ndarray, answers: np.ndarray) -> bool:
 
 
 def _strength(values: np.ndarray, target: np.ndarray) -> float:
-    """How much of a number target one feature gives: correlation of numbers or of their ranks; of
-    codes, its root of R squared."""
+    """How well one feature determines a number target, 0..1: the larger of the correlation of the
+    numbers and that of their ranks; for codes the square root of R squared."""
     if values.dtype.kind == "i":
         value_code = np.unique(values, return_inverse=True)[1]
         counts = np.bincount(value_code)
@@ -290,7 +309,7 @@ def _correlation(one: np.ndarray, other: np.ndarray) -> float:
 
 
 def _ranks(values: np.ndarray) -> np.ndarray:
-    """Ranks; equal values share the middle of theirs."""
+    """Ranks; equal values share the mean of theirs."""
     _, value_code, counts = np.unique(values, return_inverse=True, return_counts=True)
     return (np.cumsum(counts) - (counts - 1) / 2)[value_code]
 
@@ -305,12 +324,13 @@ def _row_number(column: Column) -> list[str]:
     ):
         return []
     return [
-        f"Column {column.name} counts the rows ({values[0]:.0f}, {values[1]:.0f}, {values[2]:.0f}, ...): it tells a row's place in the file, "
-        f"not what it is. Set data.columns.{column.name}.use to false."
+        f"Column {column.name} counts the rows ({values[0]:.0f}, {values[1]:.0f}, {values[2]:.0f}, "
+        "...): it is a row's position in the file and no property of it. "
+        f"Set data.columns.{column.name}.use to false."
     ]
 
 
-# --- the splits ---------------------------------------------------------------------------------------------------------
+# --- the splits -----------------------------------------------------------------------------------
 
 
 def _repeated(
@@ -326,7 +346,8 @@ def _repeated(
     )
     more = f" and {len(positions) - _NAMED:,} more" if len(positions) > _NAMED else ""
     return [
-        f"{len(positions):,} of {len(rows):,} {split} rows repeat a training row exactly ({pairs}{more}), so the {split} score counts what was "
+        f"{len(positions):,} of {len(rows):,} {split} rows repeat a training row exactly "
+        f"({pairs}{more}), so the {split} score counts what was "
         "learnt by heart. Set data.duplicates to drop."
     ]
 
@@ -334,16 +355,17 @@ def _repeated(
 def _unseen(
     table: Table, column: Column, train: np.ndarray, rows: np.ndarray, split: str, is_target: bool
 ) -> list[str]:
-    """Categories of a split that training never saw."""
+    """Categories of a split that are not in the training split."""
     if column.kind != "category":
         return []
     seen = np.zeros(len(column.categories) + 1, dtype=bool)
     seen[column.values[train]] = True
-    seen[-1] = True  # where code -1, missing, looks
+    seen[-1] = True  # code -1 (missing) indexes this entry
     new = rows[~seen[column.values[rows]]]
     if not len(new):
         return []
-    values = list(dict.fromkeys(column.categories[code] for code in column.values[new[:1000]]))
+    codes: list[int] = column.values[new[:1000]].tolist()
+    values = list(dict.fromkeys(column.categories[code] for code in codes))
     listed = ", ".join(repr(value) for value in values[:_NAMED])
     count = len(np.unique(column.values[new]))
     what = (
@@ -357,7 +379,10 @@ def _unseen(
         else "They will count as unknown (or rare)."
     )
     return [
-        f"{what} {column.name} ({listed}{', ...' if count > _NAMED else ''}) stand in {split} only: {_rows(table, new)}. {remedy}"
+        (
+            f"{what} {column.name} ({listed}{', ...' if count > _NAMED else ''}) stand in {split} "
+            f"only: {_rows(table, new)}. {remedy}"
+        )
     ]
 
 
@@ -370,7 +395,7 @@ def _torn(
     split: str,
     targets: Sequence[str],
 ) -> list[str]:
-    """Groups (equal values of an identifier) with rows both in training and in another split."""
+    """Groups (equal values of an identifier) with rows both in train and in another split."""
     if column.kind in ("image", "datetime") or column.values.ndim > 1 or column.name in targets:
         return []
     if column.kind in RAGGED and column.kind != "text":
@@ -390,15 +415,17 @@ def _torn(
     example = int(rows[np.isin(groups[rows], both)][0])
     other = int(train[groups[train] == groups[example]][0])
     return [
-        f"{len(both):,} value(s) of column {column.name} stand both in train and in {split}, as {column.answer(example)!r} "
-        f"({table.where(other)}, {table.where(example)}). If rows of one {column.name} belong together, set data.split to "
+        f"{len(both):,} value(s) of column {column.name} stand both in train and in {split}, as "
+        f"{column.python_value(example)!r} "
+        f"({table.where(other)}, {table.where(example)}). If rows of one {column.name} belong "
+        "together, set data.split to "
         f"{{name: grouped, column: {column.name}}}."
     ]
 
 
 def _names_groups(column: Column, data: Data) -> bool:
-    """Whether a column looks like the key of something that has several rows: a name such as
-    user_id, and 2 to 50 rows a value."""
+    """Whether a column looks like the key of a group of rows: it has a name such as user_id, and 2
+    to 50 rows per value."""
     name = column.name.strip()
     lowered = name.lower()
     called = (

@@ -1,12 +1,12 @@
-"""Rows of a table to arrays a model takes: one chain of transforms a column, fitted on training rows, carried in the artifact.
+"""Rows of a table to a model's arrays: one fitted pipeline per column, stored in the artifact.
 
-The order of things: which columns are inputs (`_unused` and `_refusal` say why one is not), the
-chain of each (danlu.data.column_pipeline), and the arrays: all number features side by side as
-"numbers", all codes as "categories", one image as "image"; each column of tokens or frames an input
-of its own.
+The order of the file: which columns are inputs (`_unused` and `_refusal` say why one is not), the
+pipeline of each (danlu.data.column_pipeline), and the arrays: all number features side by side as
+"numbers", all codes as "categories", one image as "image"; each column of tokens or frames is an
+input of its own.
 
-What apply gives for a row depends on that row alone, to the last bit: a row served alone gets the
-answer it got among others."""
+The result of `apply` for a row depends on that row alone, to the last bit: a row that is served
+alone gets the same prediction as among others."""
 
 from __future__ import annotations
 
@@ -27,25 +27,29 @@ from danlu.errors import ArtifactError, DanluError, DataError, did_you_mean
 from danlu.recipe import ColumnOptions, Data, Part
 from danlu.terms import Column, InputSpec, Kind, Table
 
-IDENTIFIER = 0.9  # distinct values a row from which a category looks like an identifier
-LEAST_ROWS = 30  # training rows below which nothing is said to look like an identifier
-_COSTLY = 1 << 20  # bytes of a column from which on its tokens or frames are kept in the cache
-_LOOKED_AT = 64 << 20  # bytes of text that tell whether there is something to learn
-_BLOCK = 1 << 22  # entries of a result worked on at a time
-_FIT_IMAGES = 1 << 28  # bytes of images that statistics are taken from
+IDENTIFIER = 0.9  # distinct values per row above which a category counts as an identifier
+LEAST_ROWS = 30  # with fewer training rows no column counts as an identifier
+_COSTLY = 1 << 20  # bytes of a column from which on its tokens or frames are cached
+_LOOKED_AT = 64 << 20  # bytes of text that are read to see whether a column is worth training on
+_BLOCK = 1 << 22  # entries of a result that are computed at a time
+_FIT_IMAGES = 1 << 28  # bytes of images that statistics are computed from
 
 
 @dataclass
 class Preprocessor:
     """Everything between a table's columns and a model's inputs.
 
-    inputs    what the model receives, by name: "numbers", "categories", "image" (those that there are)
-    schema    raw input column -> {"kind"} and, where they apply, "shape" [H, W, C], "width" and "names" of a wide number column,
-              "categories" of the training rows: what a row to predict must hold
-    pixels    by image input, {"mean": [...], "std": [...]} by channel: a batch is (uint8 / 255 - mean) / std
-    notices   sentences for the reader: which columns are left out and why, what was decided
-    chains    the fitted transforms, in the order of the columns
-    also      the schema of columns that are no input and that the task needs to answer (the time of a series)
+    inputs        what the model receives, by input name ("numbers", "categories", "image",
+                  "tokens", ...)
+    schema        input column -> what a row to predict must hold: {"kind"} and, where they apply,
+                  "shape" [H, W, C], "width" and "names" of a wide number column, "categories" of
+                  the training rows
+    pixels        image input -> {"mean": [...], "std": [...]} per channel: a batch is
+                  (uint8 / 255 - mean) / std
+    notices       sentences for the reader: which columns are left out, and why
+    pipelines     the fitted transforms of each input column, in the order of the table
+    task_schema   the schema of columns that are no input and that the task needs to predict (the
+                  time of a series)
     """
 
     inputs: dict[str, InputSpec]
@@ -53,7 +57,7 @@ class Preprocessor:
     pixels: dict[str, dict[str, list[float]]]
     notices: list[str]
     pipelines: tuple[ColumnPipeline, ...]
-    task_schema: dict[str, dict[str, Any]] = field(default_factory=dict)
+    task_schema: dict[str, dict[str, Any]] = field(default_factory=dict[str, dict[str, Any]])
 
     @classmethod
     def fit(
@@ -65,11 +69,11 @@ class Preprocessor:
         takes: Sequence[str],
         also: Sequence[str] = (),
     ) -> Preprocessor:
-        """The preprocessing of `table` for a model that takes `takes` (kinds of InputSpec), learnt from
-        its training `rows` (int64).
+        """The preprocessing of `table` for a model that takes the kinds of inputs `takes`, fitted
+        to its training `rows` (int64).
 
         `also` names columns that the task reads itself. An image is an input of every model.
-        DataError naming the column where a chain cannot work or nothing is left to learn from."""
+        DataError naming the column where its transforms do not fit, and where no input is left."""
         _check_names(table, data)
         notices: list[str] = []
         chains: list[ColumnPipeline] = []
@@ -109,7 +113,7 @@ class Preprocessor:
 
     @property
     def tokenizer(self) -> tokenizing.Tokenizer | None:
-        """What the one chain that reads text does it with; None where there is none, or several."""
+        """The tokenizer of the only pipeline that reads text; None where none or several do."""
         states = [
             state["tokenizer"]
             for chain in self.pipelines
@@ -121,15 +125,16 @@ class Preprocessor:
     def apply(
         self, table: Table, rows: np.ndarray | None = None, key: str | None = None
     ) -> dict[str, Any]:
-        """The arrays of the model's inputs for `rows` of a table (None: all of them, in order).
+        """The arrays of the model's inputs for `rows` of a table (None: all rows, in order).
 
-        `key` names the content of the table: tokens and frames of much data are then kept in the
-        cache, and made once for all starts.
+        numbers      float32 (N, F), C-contiguous and finite
+        categories   int64 (N, C)
+        image        uint8 (N, H, W, C), the table's own array where `rows` is None
+        tokens, frames   danlu.data.examples.Ragged
 
-        numbers float32 (N, F), C-contiguous and finite; categories int64 (N, C); image uint8 (N, H,
-        W, C), the table's own array where `rows` is None; tokens and frames
-        danlu.data.examples.Ragged. DataError naming column and row for a column that is not there
-        or of another kind, an infinite or too large number, and a value that stays missing."""
+        `key` names the content of the table: large columns of tokens and frames are then cached,
+        and computed only once. DataError naming column and row for a column that is missing or of
+        another kind, an infinite or too large number, and a value that is still missing."""
         refuse_other(self.row_schema, table, list(self.row_schema))
         count = len(table) if rows is None else len(rows)
         result: dict[str, Any] = {}
@@ -163,7 +168,7 @@ class Preprocessor:
         rows: np.ndarray | None,
         key: str | None,
     ) -> Ragged:
-        """The rows of the one chain that leads to an input of tokens or frames."""
+        """The rows of the pipeline that ends in an input of tokens or frames."""
         chains = [chain for chain in self.pipelines if chain.input_kind == described.kind]
         (chain,) = (
             chains
@@ -182,13 +187,15 @@ class Preprocessor:
         return Ragged(column.values, column.offsets, lengths=described.kind == "frames")
 
     def only(self, names: Sequence[str]) -> Preprocessor:
-        """The preprocessing of some of the columns."""
+        """The preprocessing of the columns `names` alone."""
         chains = tuple(chain for chain in self.pipelines if chain.name in names)
-        schema = {name: column_schema for name, column_schema in self.schema.items() if name in names}
+        schema = {
+            name: column_schema for name, column_schema in self.schema.items() if name in names
+        }
         return Preprocessor(_inputs(chains, schema), schema, _pixels(chains), [], chains)
 
     def state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-        """(JSON values, arrays by name) that `restore` makes an equal preprocessor of."""
+        """(JSON values, arrays by name), from which `restore` builds an equal preprocessor."""
         arrays: dict[str, np.ndarray] = {}
         columns = [chain.state(f"{number}.", arrays) for number, chain in enumerate(self.pipelines)]
         return {
@@ -200,14 +207,14 @@ class Preprocessor:
 
     @classmethod
     def restore(cls, state: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Preprocessor:
-        """The preprocessor whose `state` this is. ArtifactError for anything that is not what
-        `state` writes.
+        """The preprocessor that returned this `state`. ArtifactError for anything else.
 
-        Every chain is tried on a few rows, and must give the features it is said to give.
+        Every pipeline is run on three sample rows, and must give the features that its state names.
         """
         try:
             schema = {
-                str(name): chaining.checked_schema(stored) for name, stored in state["schema"].items()
+                str(name): chaining.checked_schema(stored)
+                for name, stored in state["schema"].items()
             }
             require(
                 [stored["name"] for stored in state["columns"]] == list(schema),
@@ -217,7 +224,9 @@ class Preprocessor:
                 chaining.restore_pipeline(stored, schema[stored["name"]], f"{number}.", arrays)
                 for number, stored in enumerate(state["columns"])
             )
-            require(sum(chain.input_kind == "image" for chain in chains) <= 1, "it holds several images")
+            require(
+                sum(chain.input_kind == "image" for chain in chains) <= 1, "it holds several images"
+            )
             notices = [str(notice) for notice in state["notices"]]
             also = {
                 str(name): chaining.checked_schema(stored)
@@ -228,19 +237,25 @@ class Preprocessor:
             raise
         except DanluError as error:
             raise damaged_error(error.problem.message) from None
-        except Exception as error:  # what a damaged file can raise in numpy or in a part has no end
+        except Exception as error:  # a damaged file can raise any error in numpy or in a transform
             raise damaged_error(f"{type(error).__name__}: {error}") from None
 
 
 def refuse_other(
     schemas: Mapping[str, Mapping[str, Any]], table: Table, names: Sequence[str]
 ) -> None:
-    """DataError where one of `names` is not there, or of another kind or shape than in training."""
+    """Raises DataError where one of the columns `names` is missing, or of another kind or shape
+    than in training.
+
+    >>> refuse_other({"x": {"kind": "number"}}, Table({}, "t.csv"), ["x"])
+    Traceback (most recent call last):
+    danlu.errors.DataError: t.csv: the column x, an input of the model, is missing...
+    """
     for name in names:
         schema = schemas[name]
         if name not in table.columns:
             raise DataError(
-                f"the column {name}, an input of the model, is not there.",
+                f"the column {name}, an input of the model, is missing.",
                 where=table.origin,
                 hint=did_you_mean(name, table.columns)
                 or f"the model's inputs are {', '.join(schemas)}",
@@ -257,14 +272,16 @@ def refuse_other(
         )
         wanted = schema.get("shape") or ([schema["width"]] if "width" in schema else [])
         if shape != wanted:
-            here, then = ("x".join(map(str, sizes)) or "single numbers" for sizes in (shape, wanted))
+            here, then = (
+                "x".join(map(str, sizes)) or "single numbers" for sizes in (shape, wanted)
+            )
             raise DataError(
                 f"the column holds {column.kind} of {here} here and of {then} in training.",
                 where=f"{table.origin}, column {name}",
             )
 
 
-# --- which columns -----------------------------------------------------------------------------------------------------
+# --- which columns --------------------------------------------------------------------------------
 
 
 def _check_names(table: Table, data: Data) -> None:
@@ -283,7 +300,7 @@ def _options_of(name: str, data: Data) -> ColumnOptions:
 
 
 def _parts_of(column: Column, data: Data, takes: Sequence[str]) -> list[Part]:
-    """The transforms of a column: its own, else those of its kind, else the usual ones."""
+    """The transforms of a column: its own, else those of its kind, else the default ones."""
     own = _options_of(column.name, data).transforms
     if own is not None:
         return own
@@ -295,7 +312,7 @@ def _parts_of(column: Column, data: Data, takes: Sequence[str]) -> list[Part]:
 
 
 def _unused(column: Column, data: Data, takes: Sequence[str]) -> str:
-    """Why a column is no input whatever its values are; "" where it may be one."""
+    """Why a column cannot be an input, whatever its values; "" where it can."""
     if not _options_of(column.name, data).use:
         return "data.columns says use: false"
     if data.split is not None and registry.split_column(data.split) == column.name:
@@ -311,7 +328,7 @@ def _unused(column: Column, data: Data, takes: Sequence[str]) -> str:
 
 
 def _taken(kind: Kind, takes: Sequence[str]) -> bool:
-    """Whether the usual transforms of a kind of column lead to something that the model takes."""
+    """Whether the default transforms of a kind of column end in an input that the model takes."""
     if kind in ("sequence", "frames", "audio"):
         return ("tokens" if kind == "sequence" else "frames") in takes
     if kind == "text" and "tokens" in takes:
@@ -320,7 +337,7 @@ def _taken(kind: Kind, takes: Sequence[str]) -> bool:
 
 
 def _refusal(column: Column, data: Data) -> str:
-    """Why the training rows of a column have nothing to teach; "" where they have."""
+    """Why the training rows of a column are useless to a model; "" where they are not."""
     if column.kind == "image":
         return ""
     if column.kind in ("sequence", "frames", "audio"):
@@ -342,21 +359,25 @@ def _refusal(column: Column, data: Data) -> str:
         return f"all {count:,} training rows hold the same numbers" if constant else ""
     distinct = _distinct(column, present)
     if distinct == 1 and len(present) == count:
-        return f"all {count:,} training rows hold the same value ({column.answer(int(present[0]))!r})"
+        return (
+            f"all {count:,} training rows hold the same value "
+            f"({column.python_value(int(present[0]))!r})"
+        )
     asked_for = _options_of(column.name, data).transforms is not None or (
         column.kind == "text" and "text" in data.transforms
     )
     if not asked_for and _is_identifier(column, distinct, present):
         return (
-            f"{distinct:,} of its {len(present):,} values are distinct, so it looks like an identifier "
+            f"{distinct:,} of its {len(present):,} values are distinct, so it looks like an "
+            "identifier "
             f"(data.columns.{column.name}.transforms would use it)"
         )
     return ""
 
 
 def _teaches(column: Column, data: Data) -> bool:
-    """Of much text, whether evenly spaced rows of it have something to teach: all rows then have,
-    and need not be held in memory."""
+    """Whether evenly spaced rows of a large text column are useful to a model: then all rows are,
+    and need not be in memory for the decision."""
     rows = len(column) * _LOOKED_AT // max(len(column.values), 1)
     if len(column.values) <= _LOOKED_AT or rows < LEAST_ROWS:
         return False
@@ -365,15 +386,15 @@ def _teaches(column: Column, data: Data) -> bool:
 
 
 def _distinct(column: Column, present: np.ndarray) -> int:
-    """How many distinct values the `known` rows of a column hold; of numbers and date-times only
-    whether 1 or (at least) 2."""
+    """How many distinct values the `present` rows of a column hold; of numbers and date-times 1, or
+    2 for more than one."""
     if column.kind in ("number", "datetime"):
         return 1 + int(column.values[present].min() != column.values[present].max())
     return len(np.unique(value_codes(column)[present]))
 
 
 def _is_identifier(column: Column, distinct: int, present: np.ndarray) -> bool:
-    """Whether categories, or texts of a single word, are distinct in nearly every row."""
+    """Whether nearly every row has a category, or a text of a single word, of its own."""
     if (
         len(present) < LEAST_ROWS
         or distinct <= IDENTIFIER * len(present)
@@ -398,14 +419,15 @@ def _refuse_infinite(table: Table, column: Column, rows: np.ndarray) -> None:
         raise _not_a_number(table, int(rows[row]), column.name, "infinite")
 
 
-# --- what the model sees ------------------------------------------------------------------------------------------------
+# --- what the model sees --------------------------------------------------------------------------
 
 
 def _check_inputs(table: Table, chains: Sequence[ColumnPipeline], notices: Sequence[str]) -> None:
     images = [chain.name for chain in chains if chain.input_kind == "image"]
     if len(images) > 1:
         raise DataError(
-            f"the table holds {len(images)} image columns ({', '.join(images)}), and a model takes one.",
+            f"the table holds {len(images)} image columns ({', '.join(images)}), and a model "
+            "takes one.",
             where=table.origin,
             hint=f"set data.columns.{images[1]}.use to false",
         )
@@ -423,7 +445,9 @@ def _inputs(
     result: dict[str, InputSpec] = {}
     names = tuple(name for chain in chains if chain.input_kind == "numbers" for name in chain.names)
     if names:
-        of = tuple(chain.name for chain in chains if chain.input_kind == "numbers" for _ in chain.names)
+        of = tuple(
+            chain.name for chain in chains if chain.input_kind == "numbers" for _ in chain.names
+        )
         result["numbers"] = InputSpec("numbers", (len(names),), names=names, of=of)
     coded = [chain for chain in chains if chain.input_kind == "categories"]
     if coded:
@@ -440,7 +464,9 @@ def _inputs(
             result["image"] = InputSpec("image", (channels, height, width), mean=mean, std=std)
         elif chain.input_kind in ("tokens", "frames"):
             alone = sum(other.input_kind == chain.input_kind for other in chains) == 1
-            result[chain.input_kind if alone else f"{chain.input_kind}.{chain.name}"] = _ragged_input(chain)
+            result[chain.input_kind if alone else f"{chain.input_kind}.{chain.name}"] = (
+                _ragged_input(chain)
+            )
     return result
 
 
@@ -458,12 +484,12 @@ def _pixels(chains: Sequence[ColumnPipeline]) -> dict[str, dict[str, list[float]
     return {"image": images[0].pixels} if images else {}
 
 
-# --- rows ---------------------------------------------------------------------------------------------------------------
+# --- rows -----------------------------------------------------------------------------------------
 
 
 def _some(column: Column, rows: np.ndarray) -> Column:
-    """The column with only `rows`, without a copy where they follow each other; at most 256 MB of
-    images, evenly spaced."""
+    """The column with only `rows`, without a copy where these are consecutive; of images at most
+    256 MB, evenly spaced."""
     if column.kind == "image":
         most = max(1, _FIT_IMAGES // max(1, int(np.prod(column.values.shape[1:], dtype=np.int64))))
         if len(rows) > most:
@@ -474,8 +500,8 @@ def _some(column: Column, rows: np.ndarray) -> Column:
 
 
 def _fill(result: np.ndarray, chain: ColumnPipeline, table: Table, rows: np.ndarray | None) -> None:
-    """What a chain makes of `rows` of its column, written into `result` (N, width) a block of rows
-    at a time."""
+    """Writes the result of a pipeline for `rows` of its column into `result` (N, width), a block of
+    rows at a time."""
     column = table.columns[chain.name]
     step = max(256, _BLOCK // max(1, result.shape[1]))
     for start in range(0, len(result), step):

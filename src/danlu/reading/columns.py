@@ -237,7 +237,7 @@ def _again(column: Column, kind: str) -> Any:
             else pa.nulls(len(column), pa.string())
         )
     if column.kind == "sequence":
-        return [column.answer(row) for row in range(len(column))]
+        return [column.python_value(row) for row in range(len(column))]
     if column.kind == "boolean":
         return pa.array(column.values == 1, mask=column.values < 0)
     if column.kind == "datetime":

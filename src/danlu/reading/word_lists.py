@@ -50,7 +50,7 @@ def split_words(column: Column, by: WordRule) -> Column:
     text has no words.
 
     >>> text = Column("t", "text", np.frombuffer(b"a b", np.uint8), offsets=np.array([0, 3]))
-    >>> split_words(text, "spaces").answer(0)
+    >>> split_words(text, "spaces").python_value(0)
     ['a', 'b']
     """
     assert column.offsets is not None

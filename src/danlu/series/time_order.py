@@ -1,4 +1,4 @@
-"""Rows of a table in the order of time, series by series, and where one moment follows the other."""
+"""Sorts the rows of a table by series and time, and finds where one moment follows another."""
 
 from __future__ import annotations
 
@@ -14,16 +14,22 @@ from danlu.terms import Column, Table
 
 
 def time_column(table: Table, name: str | None) -> Column | None:
-    """The column of the times: that called `name`, else the one date-time column; None where there
-    is none.
+    """The column that holds the times: the one called `name`, else the only date-time column; None
+    where there is none.
 
-    Raises DataError for a name that is not there, a column that is no time, and several date-time
-    columns to choose from."""
+    Raises DataError where there is no column `name`, where it holds neither date-times nor numbers,
+    and where `name` is None and there are several date-time columns.
+
+    >>> column = Column("day", "datetime", np.zeros(2, dtype=np.int64))
+    >>> time_column(Table({"day": column}, "t.csv"), None).name
+    'day'
+    """
     if name is not None:
         column = _column(table, name, "task.time")
         if column.kind not in ("datetime", "number") or column.values.ndim > 1:
             raise DataError(
-                f"task.time names the column {name}, which holds {column.kind}; times are date-times or numbers.",
+                f"task.time names the column {name}, which holds {column.kind}; times are "
+                "date-times or numbers.",
                 where=table.origin,
                 hint=f"set data.columns.{name}.kind: datetime",
             )
@@ -31,7 +37,8 @@ def time_column(table: Table, name: str | None) -> Column | None:
     candidates = [column for column in table.columns.values() if column.kind == "datetime"]
     if len(candidates) > 1:
         raise DataError(
-            f"there are {len(candidates)} date-time columns ({', '.join(column.name for column in candidates[:5])}).",
+            f"there are {len(candidates)} date-time columns "
+            f"({', '.join(column.name for column in candidates[:5])}).",
             where=table.origin,
             hint="name in task.time the one that orders the rows",
         )
@@ -41,7 +48,7 @@ def time_column(table: Table, name: str | None) -> Column | None:
 def _column(table: Table, name: str, option: str) -> Column:
     if name not in table.columns:
         raise DataError(
-            f"{option} names the column {name}, which is not there.",
+            f"{option} names the column {name}, and there is no such column.",
             where=table.origin,
             hint=did_you_mean(name, table.columns)
             or f"the columns are {', '.join(list(table.columns)[:20])}",
@@ -52,12 +59,14 @@ def _column(table: Table, name: str, option: str) -> Column:
 def sort_by_time(
     table: Table, time: str | None, series: str | None, gaps: Literal["end", "ignore"]
 ) -> Table:
-    """The table sorted by series and time, with `continues` telling where the next row is the next
+    """The table sorted by series and time; its `continues` says where the next row is the next
     moment of the same series.
 
-    A missing moment ends a run unless `gaps` is "ignore" (business days). Notices tell of gaps.
-    Raises DataError naming rows for a time that is missing or stands twice, and for times without a
-    step."""
+    time     the name of the column of times; None: the only date-time column, else rows are in order
+    series   the name of the column that tells several series apart; None: one series
+    gaps     "end": a missing moment ends a run; "ignore": each row is one step (business days)
+    A notice names the gaps. Raises DataError naming rows where a time is missing or occurs twice in
+    one series, and where the times have no regular step."""
     column = time_column(table, time)
     group = series_codes(table, series)
     if column is not None:
@@ -86,8 +95,12 @@ def sort_by_time(
 
 
 def series_codes(table: Table, series: str | None) -> np.ndarray:
-    """A number for each row that is equal where the series is, int64 (N,); zeros where there is one
-    series."""
+    """The number of each row's series, int64 (N,); zeros where `series` is None.
+
+    >>> names = Column("shop", "category", np.array([1, 0, 1], dtype=np.int32), ("a", "b"))
+    >>> series_codes(Table({"shop": names}, "t.csv"), "shop").tolist()
+    [1, 0, 1]
+    """
     if series is None:
         return np.zeros(len(table), dtype=np.int64)
     return np.unique(value_codes(_column(table, series, "task.series")), return_inverse=True)[
@@ -105,12 +118,17 @@ def _refuse_twice(table: Table, column: Column, same: np.ndarray, series: str | 
         return
     first = int(twice[0])
     raise DataError(
-        f"the time {column.answer(first)} stands in two rows{'' if series is None else ' of one series'} "
+        f"the time {column.python_value(first)} is in two "
+        f"rows{'' if series is None else ' of one series'} "
         f"({table.where(first)} and {table.where(first + 1)}); {len(twice):,} such pair(s) in all.",
         where=f"{table.origin}, column {column.name}",
         hint="leave one of each out"
         + (
-            "; if the table holds several series, name in task.series the column that tells them apart"
+            (
+                "; if the table holds several series, name in task.series the column that tells "
+                "them "
+                "apart"
+            )
             if series is None
             else ""
         ),
@@ -125,7 +143,9 @@ def _with_gap_notice(
         return table
     first = int(broken[0])
     notice = (
-        f"{len(broken):,} gap(s) in the times, which go by {step.describe()}: windows end there (the first from "
-        f"{column.answer(first)} to {column.answer(first + 1)}, after {table.where(first)}). task.gaps: ignore would go on across them."
+        f"{len(broken):,} gap(s) in the times, which go by {step.describe()}: windows end there "
+        "(the first from "
+        f"{column.python_value(first)} to {column.python_value(first + 1)}, after {table.where(first)}). "
+        "task.gaps: ignore would go on across them."
     )
     return replace(table, notices=(*table.notices, notice))

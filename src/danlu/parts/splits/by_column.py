@@ -88,7 +88,7 @@ def build(config: Config, table: Table, target: Column | None, seed: int) -> dic
 
 def _as_text(column: Column, row: int) -> str | None:
     """The value as a recipe would write it: 1 for 1.0, true for a boolean."""
-    value = column.answer(row)
+    value = column.python_value(row)
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, float):

@@ -1,21 +1,22 @@
-"""Rows of a series that are not as their past lets expect: each with a score, and the variable that is furthest off.
+"""Anomalies in a series: a score for each row, and the variable that is furthest off.
 
-by               what a model is trained to                                            what the score of a row is
-forecast         tell the next row from those before it                                what it misses the row by
-reconstruction   squeeze a window into a few numbers and make it of them again         what it misses the window's last row by
+by               the model learns to                            the score of a row is its error
+forecast         predict a row from those before it             in that prediction
+reconstruction   encode a window in a few numbers and decode    in the window's last row
+                 it again
 
-Errors are measured in deviations of the model's own usual error, of the worst variable. A row is
-flagged where the score passes a threshold that `expected` of the rows pass on which the threshold
-is learnt: the validation rows, which the model was not fitted to, or the training rows where there
-are none. Neither way needs anything that comes after a row.
+Errors are divided by the model's usual error in each variable; the largest over the variables
+counts. A row is flagged where the score passes a threshold, which `expected` of the rows pass that
+it is learnt from: the validation rows, which the model was not fitted to, or the training rows
+where there are none. Neither way needs anything that comes after a row.
 
 Forecasting is the default: no width decides what counts as normal, and every family of forecasters
-serves. Reconstruction sees the row itself, so that what no past can tell (a drifting level, a burst
-of ordinary noise) is not held against it; how narrow the code is says how much. Either way what
-follows an anomaly is judged beside it, and is at times flagged with it. Rows that `labels` calls
-anomalies teach nothing, and are what precision, recall and F1 go by. Sources: Malhotra et al., 2015
-(ESANN); Hundman et al., 2018, arXiv:1802.04431; Malhotra et al., 2016, arXiv:1607.00148
-(reconstruction)."""
+can be used. Reconstruction sees the row itself, so what no past can predict (a drifting level, a
+burst of ordinary noise) does not count as an anomaly; how much of it, depends on how few numbers
+the code has. Either way the rows after an anomaly are judged with it in their window, and are at
+times flagged too. Rows that `labels` calls anomalies are not trained on; precision, recall and F1
+compare with them. Sources: Malhotra et al., 2015 (ESANN); Hundman et al., 2018, arXiv:1802.04431;
+Malhotra et al., 2016, arXiv:1607.00148 (reconstruction)."""
 
 from __future__ import annotations
 
@@ -54,20 +55,20 @@ __all__ = ["AnomalyDetection", "Config", "adapt", "build", "recast", "restore"]
 ASKS = "steps"
 TARGETS = (1, None)
 INPUTS_TOO = True
-READS = ("numbers",)  # every other column as numbers, whatever the model takes
+READS = ("numbers",)  # all other columns as numbers, whatever kinds the model takes
 DEFAULTS = {
     "model": "linear_forecaster",
-    "loss": "huber",  # anomalies in the training rows pull less
+    "loss": "huber",  # outliers in the training rows pull less
     "metrics": ["mae", "anomalies"],
     "data.split": "in_order",
 }
 _LEAST_SPREAD = (
-    1e-6  # of an error, in deviations of the training rows: a variable that is always told exactly
+    1e-6  # in deviations of the training rows, for a variable predicted without any error
 )
 
 
 def adapt(config: Config, data: Data) -> Data:
-    """The data section with the labels left out of the inputs."""
+    """The data section without the column of labels among the inputs."""
     if config.labels is None:
         return data
     options = data.columns.get(config.labels, ColumnOptions()).model_copy(update={"use": False})
@@ -75,16 +76,18 @@ def adapt(config: Config, data: Data) -> Data:
 
 
 def recommends(config: Config) -> dict[str, Any]:
-    """What suits these options: a network with a bottleneck for reconstruction."""
+    """The default model of these options: a network with a bottleneck for reconstruction."""
     return {"model": "autoencoder"} if config.by == "reconstruction" else {}
 
 
 class Config(SeriesOptions):
-    """What is watched, and how much of it is expected to stand out."""
+    """The variables, and the share of rows that may be flagged."""
 
     by: Literal["forecast", "reconstruction"] = Field(
         "forecast",
-        description="Judge a row by what its past lets expect, or by what an autoencoder makes of the window it ends.",
+        description="Compare a row with a forecast from its past, or with the reconstruction of "
+        "the "
+        "window that ends with it.",
     )
     expected: float = Field(
         0.005,
@@ -94,15 +97,17 @@ class Config(SeriesOptions):
     )
     labels: str | None = Field(
         None,
-        description="A column that says which rows are known anomalies (true, 1 or anomaly); it is no input of the model.",
+        description="A column that labels anomalies (true, 1 or anomaly); it is not an input of "
+        "the "
+        "model.",
     )
 
 
 class AnomalyDetection(SeriesTask, ScoresAnomalies, Calibrates):
-    """The variables watched, and how what a model misses them by becomes scores."""
+    """The variables, and how the errors of a model become scores."""
 
     score_order: ScoreOrder = ("loss", "lower")
-    baseline_description = "telling each row by the one before it, or a season before it"
+    baseline_description = "predicting each row by the one before it, or a season before it"
 
     def __init__(
         self,
@@ -126,11 +131,11 @@ class AnomalyDetection(SeriesTask, ScoresAnomalies, Calibrates):
         self.threshold: float | None = None
 
     def state(self) -> dict[str, Any]:
-        """What an artifact keeps."""
+        """The JSON values from which `restore` makes the task."""
         return {**super().state(), "spread": self.spread, "threshold": self.threshold}
 
     def point_forecast(self, outputs: Tensor) -> Tensor:
-        """What was expected, (B, 1, V), or of a window (B, L, V)."""
+        """The outputs: the predicted row, (B, 1, V), or the window, (B, L, V)."""
         return outputs
 
     # --- rows to windows
@@ -144,15 +149,14 @@ class AnomalyDetection(SeriesTask, ScoresAnomalies, Calibrates):
         table: Table,
         answering: bool = False,
     ) -> Examples:
-        """A window for each row: what came before it, and itself as the target; for reconstruction
-        the window that it ends, twice.
+        """A window for each row: the rows before it, and itself as the target; for reconstruction
+        the window that ends with it, as input and target.
 
-        With `answering` every row, else those with a past.
-        """
+        With `answering` every row, else those with enough rows before."""
         laid, facts = self.lay_out(arrays, specs, table, splits)
         inputs = self.input_specs()
         if self.reconstructs:
-            inputs.pop("future", None)  # a window holds what was known of its own moments
+            inputs.pop("future", None)  # a window has the known columns of its own moments
         fields: dict[str, Any] = {
             "series": Windows(laid.past, self.context, self.reconstructs - self.context)
         }
@@ -190,23 +194,24 @@ class AnomalyDetection(SeriesTask, ScoresAnomalies, Calibrates):
         if self.config.series is not None:
             column = table.columns[self.config.series]
             fields["series_name"] = utf8_matrix(
-                [str(column.answer(row)) for row in range(len(table))]
+                [str(column.python_value(row)) for row in range(len(table))]
             )
         return Examples(fields, inputs, None, {"data": row_numbers})
 
     def _marks(self, table: Table) -> np.ndarray:
-        """1 for a known anomaly, 0 for a row known to be none, -1 where nobody says; int64 (N,)."""
+        """1 for a labelled anomaly, 0 for a row labelled ordinary, -1 without a label; int64
+        (N,)."""
         if (
             self.labels is None or self.labels not in table.columns
-        ):  # training checked that it is there
+        ):  # training has checked that it exists
             return np.full(len(table), -1, dtype=np.int64)
         column = table.columns[self.labels]
         return np.where(column.is_missing(), -1, _truths(column, table))
 
-    # --- what a model misses by
+    # --- errors and scores
 
     def calibrate(self, pairs: Iterable[tuple[Tensor, Batch]]) -> None:
-        """Learn the usual error of each variable and the threshold from (outputs, batch) of rows
+        """Learn the usual error of each variable and the threshold, from (outputs, batch) of rows
         that the model was not fitted to."""
         import torch
 
@@ -228,19 +233,18 @@ class AnomalyDetection(SeriesTask, ScoresAnomalies, Calibrates):
         self.threshold = float(np.quantile(self._worst(errors), 1 - self.expected))
 
     def _worst(self, errors: np.ndarray) -> np.ndarray:
-        """The largest error of each row in usual errors of its variable, float64 (N,)."""
+        """The largest error of each row, in usual errors of its variable, float64 (N,)."""
         return np.nanmax(errors / np.array(self.spread or 1.0), axis=1)
 
     def anomaly_scores(self, outputs: Tensor, target: Tensor) -> Tensor:
-        """The score of each row, float64 (B,): 1 is the usual error of the worst of its
-        variables."""
+        """The score of each row, float64 (B,): 1 is the usual error of its worst variable."""
         spread = outputs.new_tensor(self.spread or [1.0], dtype=outputs.double().dtype)
         wrong = (outputs.double() - target.double())[:, -1].abs() / spread
         return wrong.nan_to_num(nan=0.0).amax(dim=1)
 
     def answers(self, outputs: Tensor) -> list[Answer]:
-        """{"prediction": None, "expected": {variable: number}} a row: outputs alone do not say what
-        was there."""
+        """{"prediction": None, "expected": {variable: number}} per row: outputs alone do not say
+        what the row was."""
         expected = self.to_units(outputs)[:, -1].tolist()
         return [
             {"prediction": None, "expected": dict(zip(self.variables, row, strict=True))}
@@ -248,11 +252,11 @@ class AnomalyDetection(SeriesTask, ScoresAnomalies, Calibrates):
         ]
 
     def respond(self, module: nn.Module, batch: Batch) -> list[Answer]:
-        """{"prediction": whether the row is an anomaly, "score", "variable", "expected"} a row,
-        None for one without enough of a past.
+        """{"prediction": whether the row is an anomaly, "score", "variable", "expected"} per row,
+        None for a row without enough rows before.
 
-        With "time" and "series" where the table has them; "variable" is the one that is furthest
-        off, "score" passes 1 where flagged."""
+        With "time" and "series" where the table has them; "variable" is the one furthest off; the
+        score of a flagged row is above 1."""
         finished = self.finish(module, batch.inputs, module(batch.inputs).float())
         beside = {name: tensor.cpu().numpy() for name, tensor in batch.inputs.items()}
         return self.answers_from_arrays(
@@ -262,15 +266,14 @@ class AnomalyDetection(SeriesTask, ScoresAnomalies, Calibrates):
     def finish(
         self, module: nn.Module, inputs: Mapping[str, Tensor], outputs: Tensor
     ) -> dict[str, Tensor]:
-        """{"expected": float32 (N, V)}: each row as it was to be expected, in deviations of the
-        training rows."""
+        """{"expected": float32 (N, V)}: the predicted rows, in deviations of the training rows."""
         return {"expected": outputs[:, -1]}
 
     def answers_from_arrays(
         self, arrays: Mapping[str, np.ndarray], beside: Mapping[str, np.ndarray]
     ) -> list[Answer]:
-        """`respond` of what `finish` gave; beside it "actual", "judged" and where the rows
-        stand."""
+        """The answers, as `respond` gives them; `beside` holds "actual", "judged", and the time and
+        series of each row."""
         expected, actual = arrays["expected"], beside["actual"]
         spread = np.array(self.spread or [1.0])
         wrong = np.abs(expected.astype(np.float64) - actual.astype(np.float64)) / spread
@@ -309,11 +312,11 @@ class AnomalyDetection(SeriesTask, ScoresAnomalies, Calibrates):
                 answer["series"] = bytes(name_bytes[name_bytes > 0]).decode("utf-8")
         return answers
 
-    # --- scores without learning, and words
+    # --- baseline and description
 
     def baseline(self, examples: Examples, split: str) -> dict[str, float]:
-        """{"repeat_last/mae", "seasonal_naive/mae", "mean/mae"}: what guesses that need no learning
-        miss the rows by."""
+        """{"repeat_last/mae", "seasonal_naive/mae", "mean/mae"}: the errors of forecasts that need
+        no learning."""
         series, target = examples.inputs["series"], examples.target
         if not isinstance(series, Windows) or not isinstance(target, Windows):
             return {}
@@ -322,7 +325,7 @@ class AnomalyDetection(SeriesTask, ScoresAnomalies, Calibrates):
         guesses = naive_forecasts.naive_forecasts(
             past, first, self.season, 1, np.zeros(len(self.variables), dtype=np.float32)
         )
-        if self.reconstructs:  # a guess that has seen the row would be the row
+        if self.reconstructs:  # the other forecasts would be the row itself, which the window has
             guesses = {"mean": guesses["mean"]}
 
         def truth(origins: np.ndarray) -> np.ndarray:
@@ -337,8 +340,14 @@ class AnomalyDetection(SeriesTask, ScoresAnomalies, Calibrates):
     def describe(self) -> str:
         """'anomaly detection in flow and pressure: each row from the 72 before it'."""
         if self.reconstructs:
-            return f"anomaly detection in {comma_list(self.variables)}: each window of {self.context:,} made again of its code"
-        return f"anomaly detection in {comma_list(self.variables)}: each row from the {self.context:,} before it"
+            return (
+                f"anomaly detection in {comma_list(self.variables)}: each window of "
+                f"{self.context:,} made again of its code"
+            )
+        return (
+            f"anomaly detection in {comma_list(self.variables)}: each row from the "
+            f"{self.context:,} before it"
+        )
 
 
 def build(config: Config, targets: Mapping[str, Column]) -> AnomalyDetection:
@@ -349,7 +358,7 @@ def build(config: Config, targets: Mapping[str, Column]) -> AnomalyDetection:
 
 
 def restore(config: Config, state: Mapping[str, Any]) -> AnomalyDetection:
-    """The task as `state()` wrote it."""
+    """The task whose `state()` this is."""
     task = AnomalyDetection(
         config, state["targets"], state["variables"], state["mean"], state["deviation"]
     )
@@ -358,33 +367,34 @@ def restore(config: Config, state: Mapping[str, Any]) -> AnomalyDetection:
     return task
 
 
-_WORDS = {"anomaly": 1, "anomalous": 1, "outlier": 1, "true": 1, "yes": 1, "1": 1, "normal": 0, "ordinary": 0, "inlier": 0, "false": 0,
-          "no": 0, "0": 0, "": 0}  # fmt: skip
+_YES = ("anomaly", "anomalous", "outlier", "true", "yes", "1")
+_NO = ("normal", "ordinary", "inlier", "false", "no", "0", "")
+_WORDS = dict.fromkeys(_YES, 1) | dict.fromkeys(_NO, 0)
 
 
 def _truths(column: Column, table: Table) -> np.ndarray:
-    """1 where a label says anomaly, 0 where it says none; DataError for a value that says
-    neither."""
+    """1 where a label says anomaly, 0 where it says none. DataError for any other value."""
     if column.kind == "boolean":
         return column.values.astype(np.int64)
     if column.kind == "number" and column.values.ndim == 1:
         present = column.values[~column.is_missing()]
         if not np.isin(present, (0, 1)).all():
             raise DataError(
-                f"the labels hold {present[~np.isin(present, (0, 1))][0]:g}, and 1 means anomaly, 0 none.",
+                f"the labels hold {present[~np.isin(present, (0, 1))][0]:g}, and only 1 (anomaly) "
+                "and 0 (none) are labels.",
                 where=f"{table.origin}, column {column.name}",
             )
         return np.nan_to_num(column.values).astype(np.int64)
     if column.kind == "category":
-        strange = [each for each in column.categories if each.strip().casefold() not in _WORDS]
+        strange = [text for text in column.categories if text.strip().casefold() not in _WORDS]
         if not strange:
             meaning = np.array(
-                [*(_WORDS[each.strip().casefold()] for each in column.categories), 0],
+                [*(_WORDS[text.strip().casefold()] for text in column.categories), 0],
                 dtype=np.int64,
             )
             return meaning[column.values]
         raise DataError(
-            f"{strange[0]!r} says neither anomaly nor none.",
+            f"{strange[0]!r} is neither a label of an anomaly nor of none.",
             where=f"{table.origin}, column {column.name}",
             hint=f"write labels as one of {', '.join(word for word in _WORDS if word)}",
         )

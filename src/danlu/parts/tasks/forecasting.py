@@ -1,11 +1,11 @@
-"""The next values of one or several number columns in time, from their past, from other columns and from what is known ahead.
+"""Forecasts of one or several number columns, from their past and from other columns.
 
-Rows are moments. A window is `context` moments of the past and `horizon` moments ahead; windows lie
-in one series and cross no gap. A training window lies within the training rows; one of validation
-or test has all its moments ahead in its split, and its past may reach back before the border, as on
-any real day. Every such window is scored. Targets are standardised with the training rows' mean and
-deviation: the metrics mse and mae are on that scale, as the literature has them; mae_in_units and
-the answers are in units of the data."""
+Rows are moments. A window is `context` moments of the past and `horizon` moments ahead; it lies in
+one series and crosses no gap. A training window lies within the training rows; a window of
+validation or test has all its moments ahead in its split, and its past may reach back into the
+split before. Every such window is scored. Targets are standardised with the training rows' mean and
+deviation: the metrics mse and mae are on that scale, as in the literature; mae_in_units and the
+answers are in the units of the data."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ __all__ = ["Config", "Forecasting", "build", "recast", "restore"]
 ASKS = "steps"
 TARGETS = (1, None)
 INPUTS_TOO = True
-READS = ("numbers",)  # every other column as numbers, whatever the model takes
+READS = ("numbers",)  # all other columns as numbers, whatever kinds the model takes
 DEFAULTS = {
     "model": "linear_forecaster",
     "loss": "mse",
@@ -55,17 +55,18 @@ DEFAULTS = {
 
 
 class Config(SeriesOptions):
-    """How far ahead, from what, and what else is known."""
+    """How far ahead, from how much of the past, and what else is known."""
 
     horizon: int = Field(24, ge=1, le=100_000, description="How many moments ahead are forecast.")
     quantiles: list[float] = Field(
         [],
-        description="Quantiles to forecast, with loss: quantile; 0.5 among them, which is the answer.",
+        description="Quantiles to forecast, with loss: quantile; they include 0.5, the answer.",
     )
     stride: int = Field(
         1,
         ge=1,
-        description="Training begins a window at every so many moments, elsewhere in each epoch.",
+        description="Moments between the starts of training windows, which are moved in each "
+        "epoch.",
     )
 
     @model_validator(mode="after")
@@ -79,14 +80,14 @@ class Config(SeriesOptions):
             raise ValueError("quantiles must rise from above 0 to below 1, with 0.5 among them")
         if self.calendar and self.gaps == "ignore":
             raise ValueError(
-                "calendar needs the times ahead, which gaps: ignore leaves unknown; give such columns as known instead"
+                "calendar needs the times ahead, which gaps: ignore leaves unknown; give such "
+                "columns as known instead"
             )
         return self
 
 
 class Forecasting(SeriesTask, ScalesDifferences):
-    """The variables asked for, and how outputs (B, horizon, variables * quantiles) become
-    answers."""
+    """The variables, and how outputs (B, horizon, variables * quantiles) become answers."""
 
     score_order: ScoreOrder = ("loss", "lower")
     rows_are_independent = False
@@ -122,8 +123,8 @@ class Forecasting(SeriesTask, ScalesDifferences):
         return outputs[..., self.quantiles.index(0.5) :: len(self.quantiles)]
 
     def answers(self, outputs: Tensor) -> list[Answer]:
-        """{"prediction": {variable: [H numbers]}} a window, a list alone for one variable; with
-        quantiles {"quantiles": {"0.1": ...}}."""
+        """{"prediction": {variable: [H numbers]}} per window, just the list for one variable; with
+        quantiles also {"quantiles": {"0.1": ...}}."""
         return self._in_words(
             {name: tensor.numpy() for name, tensor in self.finish(None, {}, outputs).items()}
         )
@@ -131,8 +132,8 @@ class Forecasting(SeriesTask, ScalesDifferences):
     def finish(
         self, module: nn.Module | None, inputs: Mapping[str, Tensor], outputs: Tensor
     ) -> dict[str, Tensor]:
-        """{"forecast": float64 (N, H, V)} in units of the data; with quantiles {"quantile 0.1": (N,
-        H, V)}, ... as well."""
+        """{"forecast": float64 (N, H, V)} in units of the data, and with quantiles {"quantile 0.1":
+        (N, H, V)} and so on."""
         count = len(self.quantiles)
         by_quantile = {
             f"quantile {quantile:g}": self.to_units(outputs[..., number::count])
@@ -141,7 +142,7 @@ class Forecasting(SeriesTask, ScalesDifferences):
         return {"forecast": self.to_units(self.point_forecast(outputs)), **by_quantile}
 
     def difference_scales(self) -> dict[str, np.ndarray]:
-        """What differences are small beside: the deviations of the training rows."""
+        """The deviations of the training rows, for each finished array."""
         return dict.fromkeys(
             ("forecast", *(f"quantile {quantile:g}" for quantile in self.quantiles)), self.deviation
         )
@@ -149,7 +150,7 @@ class Forecasting(SeriesTask, ScalesDifferences):
     def answers_from_arrays(
         self, arrays: Mapping[str, np.ndarray], beside: Mapping[str, np.ndarray]
     ) -> list[Answer]:
-        """`respond` of what `finish` gave."""
+        """The answers, as `respond` gives them, from the arrays of `finish`."""
         return self._placed(self._in_words(arrays), beside)
 
     def _in_words(self, arrays: Mapping[str, np.ndarray]) -> list[Answer]:
@@ -169,8 +170,8 @@ class Forecasting(SeriesTask, ScalesDifferences):
         return dict(zip(self.variables, window.T.tolist(), strict=True))
 
     def respond(self, module: nn.Module, batch: Batch) -> list[Answer]:
-        """The answers, each with the "times" ahead where they are known and, where there are
-        several, the "series" it goes on with."""
+        """The answers, with the "times" ahead where they are known and, where there are several
+        series, the "series"."""
         beside = {
             name: batch.inputs[name].cpu().numpy()
             for name in ("moment", "series_name")
@@ -199,7 +200,7 @@ class Forecasting(SeriesTask, ScalesDifferences):
         table: Table,
         answering: bool = False,
     ) -> Examples:
-        """The windows of a table, each named by its last known row; with `answering` the last
+        """The windows of a table, each named by its last row of the past; with `answering` the last
         window of every series."""
         laid, facts = self.lay_out(arrays, specs, table, splits)
         inputs = self.input_specs()
@@ -230,8 +231,8 @@ class Forecasting(SeriesTask, ScalesDifferences):
     def _to_answer(
         self, table: Table, laid: SeriesArrays, inputs: dict[str, InputSpec]
     ) -> Examples:
-        """The last window of every series: it ends at the last row that holds a target; rows after
-        it tell what is known ahead."""
+        """The last window of every series. It ends at the last row with a target; the rows after it
+        hold what is known ahead."""
         group = series_codes(table, self.config.series)
         with_target = np.flatnonzero(~np.isnan(laid.values).all(axis=1))
         last = (
@@ -251,7 +252,7 @@ class Forecasting(SeriesTask, ScalesDifferences):
             fields["numbers"] = laid.static[last]
         if self.config.series is not None:
             fields["series_name"] = utf8_matrix(
-                [str(table.columns[self.config.series].answer(int(row))) for row in last]
+                [str(table.columns[self.config.series].python_value(int(row))) for row in last]
             )
         return Examples(
             fields, inputs, None, {"data": np.arange(len(last))}, row_of=lambda ids: last[ids]
@@ -263,15 +264,17 @@ class Forecasting(SeriesTask, ScalesDifferences):
             return
         have = f"{int(last[short[0]] - first[last[short[0]]]) + 1:,}" if len(short) else "none"
         raise DataError(
-            f"a forecast looks at {self.context:,} moments in a row, and there are {have} up to the last known one.",
+            f"a forecast needs {self.context:,} moments in a row, and there are {have} up to the "
+            "last one with a target.",
             where=table.where(int(last[short[0]])) if len(short) else table.origin,
-            hint="give more of the past (task.context says how much a model is trained to look at)",
+            hint="add rows of the past (task.context is the number of moments that the model "
+            "reads)",
         )
 
     def _ahead(
         self, table: Table, last: np.ndarray, laid: SeriesArrays, moments: Any
     ) -> np.ndarray:
-        """What is known of the moments ahead, float32 (M, H, K): from the rows after the last
+        """The known features of the moments ahead, float32 (M, H, K): from the rows after the last
         target, and from the calendar."""
         horizon, width = self.horizon, len(self.features["known"])
         pieces = []
@@ -280,7 +283,8 @@ class Forecasting(SeriesTask, ScalesDifferences):
             if len(short):
                 row = int(last[short[0]])
                 raise DataError(
-                    f"{', '.join(self.config.known)} must be told for the {horizon:,} moments ahead, and "
+                    f"{', '.join(self.config.known)} must be in the rows of the {horizon:,} "
+                    "moments ahead, and "
                     f"{int(laid.last[row] - row):,} rows follow the last one with a target.",
                     where=table.where(row),
                     hint="add rows for the moments ahead, with the targets left empty",
@@ -292,7 +296,7 @@ class Forecasting(SeriesTask, ScalesDifferences):
             pieces.append(parts.reshape(len(last), horizon, -1).astype(np.float32))
         return np.concatenate(pieces, axis=2)
 
-    # --- scores without learning, and words
+    # --- baseline and description
 
     def baseline(self, examples: Examples, split: str) -> dict[str, float]:
         """{"seasonal_naive/mse", "seasonal_naive/mae", "repeat_last/mse", ...} over the windows of
@@ -318,7 +322,10 @@ class Forecasting(SeriesTask, ScalesDifferences):
     def describe(self) -> str:
         """'forecasting of load and price: 24 steps of 1 hour ahead, from the last 72'."""
         step = "" if self.step.unit == "rows" else f" of {self.step.describe()}"
-        return f"forecasting of {comma_list(self.variables)}: {self.horizon:,} steps{step} ahead, from the last {self.context:,}"
+        return (
+            f"forecasting of {comma_list(self.variables)}: {self.horizon:,} steps{step} ahead, "
+            f"from the last {self.context:,}"
+        )
 
 
 def build(config: Config, targets: Mapping[str, Column]) -> Forecasting:
@@ -329,7 +336,7 @@ def build(config: Config, targets: Mapping[str, Column]) -> Forecasting:
 
 
 def restore(config: Config, state: Mapping[str, Any]) -> Forecasting:
-    """The task as `state()` wrote it."""
+    """The task whose `state()` this is."""
     task = Forecasting(
         config, state["targets"], state["variables"], state["mean"], state["deviation"]
     )
@@ -338,8 +345,8 @@ def restore(config: Config, state: Mapping[str, Any]) -> Forecasting:
 
 
 def _strided(windows: np.ndarray, stride: int) -> np.ndarray:
-    """Every `stride`-th of the windows, each followed by those it may move to: the stride - 1
-    places after it."""
+    """Every `stride`-th window, of those whose next stride - 1 windows exist, so that it may be
+    moved by as many."""
     if stride == 1 or not len(windows):
         return windows
     starts = np.append(True, np.diff(windows) > 1)
@@ -353,7 +360,7 @@ def _strided(windows: np.ndarray, stride: int) -> np.ndarray:
 
 
 def _untaught(group: np.ndarray, splits: Mapping[str, np.ndarray]) -> list[str]:
-    """A sentence where series stand in validation or test that no training row shows."""
+    """A sentence where validation or test have series that are not in the training rows."""
     if "train" not in splits or not group.any():
         return []
     taught = np.unique(group[splits["train"]])
@@ -362,7 +369,8 @@ def _untaught(group: np.ndarray, splits: Mapping[str, np.ndarray]) -> list[str]:
         new = np.setdiff1d(group[splits.get(split, np.zeros(0, dtype=np.int64))], taught)
         if len(new):
             sentences.append(
-                f"{len(new):,} series of the {split} split stand in no training row (data.split: {{name: in_order, within: COLUMN}} cuts each "
+                f"{len(new):,} series of the {split} split stand in no training row (data.split: "
+                "{name: in_order, within: COLUMN} cuts each "
                 "series by itself, by_time all of them at one moment)."
             )
     return sentences

@@ -1,9 +1,8 @@
-"""Images that look like those of the data; where a class is named, images of the class asked for.
+"""Images like those of the data; with a target column, images of the class asked for.
 
-No column is answered: the images themselves are what is learnt. An optional target column (a
-category, a boolean, or a number with few values) makes the generator conditional. What is made for
-a row is a function of the weights and of the row's number alone. `danlu generate` makes pictures
-with the artifact."""
+The images themselves are learnt. An optional target column (a category, a boolean, or a number with
+few values) makes the generator conditional. The image for a row is a function of the weights and of
+the row's number alone. `danlu generate` makes images with the artifact."""
 
 from __future__ import annotations
 
@@ -51,7 +50,7 @@ DEFAULTS = {
 }
 A_CLASS = 8  # images of each class in a sample
 UNCONDITIONAL = 64  # images in a sample where there is no class
-MOST_CLASSES = 16  # that a sample shows
+MOST_CLASSES = 16  # in a sample
 
 
 class Config(Options):
@@ -61,7 +60,7 @@ class Config(Options):
 class ImageGeneration(
     GeneratesImages, CutsExamples, AnswersOutputs, DrawsSamples, ExportsGenerator
 ):
-    """What images look like, and which classes can be asked for."""
+    """The shape and scale of the images, and the classes that can be asked for."""
 
     rows_are_independent = False
     usage = "generate {} --out grid.png"
@@ -75,12 +74,12 @@ class ImageGeneration(
         self.set_image(InputSpec("image", (0, 0, 0)))  # known once there are rows
 
     def set_image(self, image: InputSpec) -> None:
-        """Images to generate are of the shape of those of the data."""
+        """Set the shape and scale of the images to generate."""
         self.image = image
         self.output = OutputSpec(int(np.prod(image.shape)), per="image", shape=image.shape)
 
     def state(self) -> dict[str, Any]:
-        """What an artifact keeps."""
+        """The JSON values from which `restore` makes the task."""
         image = {
             "shape": list(self.image.shape),
             "mean": list(self.image.mean),
@@ -93,13 +92,13 @@ class ImageGeneration(
         }
 
     def class_number(self, value: object) -> int:
-        """The position of a class; DataError for one that is none."""
+        """The number of a class; DataError where there is no such class."""
         text = class_text(value)
         if text not in self._index_of:
             choice = (
                 f"the classes are {comma_list(self.classes, 20)}"
                 if self.classes
-                else "this generator knows no classes"
+                else "this generator has no classes"
             )
             raise DataError(
                 f"{text!r} cannot be generated: {choice}.",
@@ -116,7 +115,7 @@ class ImageGeneration(
         table: Table,
         answering: bool = False,
     ) -> Examples:
-        """Rows as they are; the input "row" decides the noise, "class" what is asked for (without a
+        """The rows themselves; the input "row" determines the noise, "class" the class (without a
         target: the classes in turn)."""
         if "image" not in arrays:
             raise DataError(
@@ -148,16 +147,18 @@ class ImageGeneration(
         if len(numbers) and numbers.min() < 0:
             strange = np.unique(codes[numbers < 0])
             raise DataError(
-                f"the column {column.name} holds {comma_list([values[code] for code in strange])} in {int((numbers < 0).sum()):,} rows, "
-                f"which the training rows never show; the classes are {comma_list(self.classes)}.",
-                hint="mend or leave out those rows, or train with rows of every class (data.split: stratified)",
+                f"the column {column.name} holds {comma_list([values[code] for code in strange])} "
+                f"in {int((numbers < 0).sum()):,} rows, "
+                f"which no training row has; the classes are {comma_list(self.classes)}.",
+                hint="mend or leave out those rows, or train with rows of every class "
+                "(data.split: stratified)",
             )
         return numbers
 
     # --- exports: a generator takes noise and a class
 
     def generator_inputs(self, module: nn.Module) -> dict[str, InputSpec]:
-        """What an exported generator is given: "noise" and, where it knows classes, "class"."""
+        """ "noise" and, with classes, "class"."""
         inputs = {"noise": InputSpec("numbers", (_generator(module).latent,))}
         return (
             {**inputs, "class": InputSpec("categories", (1,), names=self.target_names)}
@@ -166,7 +167,7 @@ class ImageGeneration(
         )
 
     def generate(self, module: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
-        """Images of that noise."""
+        """The images of that noise."""
         return _generator(module).imagine(inputs, inputs["noise"])
 
     def finish(
@@ -181,8 +182,7 @@ class ImageGeneration(
         return {"shades": (outputs * std + mean).clamp(0, 1)}
 
     def example_inputs(self, module: nn.Module, count: int) -> dict[str, np.ndarray]:
-        """The inputs of `count` images for a proof: noise that numbers decide, the classes in
-        turn."""
+        """Inputs of `count` images: the noise of rows 0, 1, ..., the classes in turn."""
         import torch
 
         with torch.inference_mode():
@@ -191,7 +191,7 @@ class ImageGeneration(
         return {"noise": noise.astype(np.float32), **({"class": classes} if self.classes else {})}
 
     def row_schema(self) -> dict[str, dict[str, object]]:
-        """The columns of a row that asks for an image: "seed", and "class"."""
+        """ "seed", and with classes "class"."""
         schema: dict[str, dict[str, object]] = {
             "seed": {"kind": "number", "minimum": 0.0, "maximum": 2.0**31}
         }
@@ -202,8 +202,8 @@ class ImageGeneration(
         )
 
     def inputs_from_rows(self, table: Table, latent: int) -> dict[str, np.ndarray]:
-        """The inputs of the rows of a table that asks: noise is a function of the seed alone.
-        DataError for a class that is none."""
+        """The inputs for the rows of a table; the noise is a function of the seed alone. DataError
+        for an unknown class."""
         seeds = np.nan_to_num(table.columns["seed"].values).astype(np.int64)
         noise = np.stack(
             [
@@ -215,7 +215,7 @@ class ImageGeneration(
         if self.classes:
             column = table.columns["class"]
             inputs["class"] = np.array(
-                [[self.class_number(column.answer(row))] for row in range(len(table))],
+                [[self.class_number(column.python_value(row))] for row in range(len(table))],
                 dtype=np.int64,
             )
         return inputs
@@ -223,7 +223,7 @@ class ImageGeneration(
     def answers_from_arrays(
         self, arrays: Mapping[str, np.ndarray], beside: Mapping[str, np.ndarray]
     ) -> list[Answer]:
-        """{"prediction": a PNG as a data URL} a row."""
+        """{"prediction": a PNG as a data URL} per row."""
         import base64
 
         images = np.rint(arrays["shades"].transpose(0, 2, 3, 1) * 255).astype(np.uint8)
@@ -239,7 +239,7 @@ class ImageGeneration(
         return to_pixels(outputs, self.image)
 
     def samples(self, module: nn.Module, seed: int) -> tuple[Sample, ...]:
-        """One picture: a row of images for each class, or a square of them. A function of weights
+        """One image: a line of images for each class, or a square of them; a function of weights
         and seed."""
         import torch
 
@@ -260,7 +260,7 @@ class ImageGeneration(
         return (Sample("samples", image_grid(images, A_CLASS)),)
 
     def answers(self, outputs: Tensor) -> list[Answer]:
-        """{"prediction": a PNG as a data URL} a row."""
+        """{"prediction": a PNG as a data URL} per row."""
         import base64
 
         images = self.pixels(outputs)
@@ -270,7 +270,7 @@ class ImageGeneration(
         ]
 
     def baseline(self, examples: Examples, split: str) -> dict[str, float]:
-        """Nothing: there is no constant answer to compare with."""
+        """{}: there is no constant answer to compare with."""
         return {}
 
     def describe(self) -> str:
@@ -298,7 +298,7 @@ def to_pixels(outputs: Tensor, image: InputSpec) -> np.ndarray:
 
 
 def build(config: Config, targets: Mapping[str, Column]) -> ImageGeneration:
-    """The task over the classes that the training rows show."""
+    """The task over the classes of the training rows."""
     if not targets:
         return ImageGeneration(None, [])
     ((name, column),) = targets.items()
@@ -310,14 +310,15 @@ def build(config: Config, targets: Mapping[str, Column]) -> ImageGeneration:
     )
     if len(classes) > max(20, len(column) // 10):
         raise DataError(
-            f"the target {name} has {len(classes):,} distinct values in {len(column):,} rows, too many to be classes.",
+            f"the target {name} has {len(classes):,} distinct values in {len(column):,} rows, too "
+            "many to be classes.",
             hint="leave data.target out, or name a column of classes",
         )
     return ImageGeneration(name, classes)
 
 
 def restore(config: Config, state: Mapping[str, Any]) -> ImageGeneration:
-    """The task as `state()` wrote it."""
+    """The task whose `state()` this is."""
     task = ImageGeneration(state["target"], state["classes"])
     image = state["image"]
     shape, mean, std = (tuple(image[name]) for name in ("shape", "mean", "std"))

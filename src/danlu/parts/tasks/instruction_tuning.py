@@ -1,13 +1,14 @@
-"""Answers to instructions: fine-tuning a language model on conversations, with the loss on the answers alone.
+"""Instruction tuning: a language model learns to answer, with the loss on the answers alone.
 
 A row is a prompt and its response (two columns), or a whole conversation (a column of messages:
-JSON [{"role": ..., "content": ...}]). It is written as turns, each of them
+JSON [{"role": ..., "content": ...}]). It becomes a sequence of turns
 
-    <s>ROLE\\n CONTENT </s>          ROLE is system, user or assistant; <s> and </s> are tokens that no text can spell
+    <s>ROLE\\n CONTENT </s>          ROLE is system, user or assistant
 
-and the model is asked for the tokens of the assistant's turns, their end included, and for nothing
-else. The template is kept in the artifact: `danlu chat` writes the same. Start from a pretrained
-model: model: {name: gpt, weights: PATH-OF-ITS-ARTIFACT}."""
+where <s> and </s> are tokens that no text contains. The model learns to predict the tokens of the
+assistant's turns, their end included, and nothing else. The template is kept in the artifact:
+`danlu chat` uses the same. Start from a pretrained model: model: {name: gpt, weights:
+PATH-OF-ITS-ARTIFACT}."""
 
 from __future__ import annotations
 
@@ -53,37 +54,38 @@ DEFAULTS = {
     "data.transforms": {"text": [{"name": "tokenize", "kind": "bpe"}]},
 }
 ROLES = ("system", "user", "assistant")
-_TURN = "\x1e"  # U+001E, the record separator: what stands before each turn in the one column that `recast` makes
-_SHOWN = 2  # prompts answered at each evaluation, to look at
+_TURN = "\x1e"  # U+001E, the record separator, before each turn in the column that `recast` makes
+_SHOWN = 2  # prompts answered at each evaluation
 
 Message = tuple[str, str]  # role, content
 
 
 class Config(Options):
-    """Which columns, and how long a conversation may be."""
+    """The columns, and the length of a conversation."""
 
-    prompt: str = Field("prompt", description="The column of what is asked.")
-    response: str = Field("response", description="The column of what shall be answered.")
+    prompt: str = Field("prompt", description="The column of prompts.")
+    response: str = Field("response", description="The column of responses.")
     messages: str = Field(
         "messages",
-        description="The column of whole conversations as JSON, read instead where it is there.",
+        description="The column of whole conversations as JSON; where it exists, it is read "
+        "instead.",
     )
     system: str | None = Field(
         None,
-        description="What every conversation begins with, as the turn of the system; null: nothing.",
+        description="The system's turn that every conversation begins with; null: none.",
     )
     context: int = Field(
         512,
         ge=8,
         le=1_048_576,
-        description="Tokens of a conversation; of a longer one the oldest turns are cut off.",
+        description="Tokens of a conversation; longer ones lose their oldest turns.",
     )
     answer_tokens: int = Field(
-        200, ge=1, le=100_000, description="Tokens of an answer to a row of predict, at most."
+        200, ge=1, le=100_000, description="Most tokens of an answer to a row of predict."
     )
 
 
-# --- rows to conversations -------------------------------------------------------------------------------------------------
+# --- rows to conversations
 
 
 def adapt(config: Config, data: Data) -> Data:
@@ -92,14 +94,13 @@ def adapt(config: Config, data: Data) -> Data:
 
 
 def recast(config: Config, table: Table) -> Table:
-    """One text column, called like the prompt's: each row a whole conversation. Without responses,
-    the prompts to be answered.
+    """One text column, named like the prompt's, with a whole conversation per row. Without
+    responses, the prompts to be answered.
 
-    DataError naming the row where something is missing or is no conversation.
-    """
+    DataError that names the row where a text is missing or is no conversation."""
     if config.messages in table.columns:
         column = table.columns[config.messages]
-        talks = [_messages(column.answer(row), table.where(row)) for row in range(len(table))]
+        talks = [_messages(column.python_value(row), table.where(row)) for row in range(len(table))]
     else:
         prompts = _strings(table, config.prompt)
         questions = [
@@ -140,7 +141,7 @@ def _strings(table: Table, name: str) -> list[str]:
     if column.kind not in ("text", "category"):
         hint = f"set data.columns.{name}.kind to text"
         raise DataError(
-            f"the column {name} holds {column.kind}, no text.", where=table.origin, hint=hint
+            f"the column {name} holds {column.kind}, not text.", where=table.origin, hint=hint
         )
     lost = np.flatnonzero(column.is_missing())
     if len(lost):
@@ -150,11 +151,11 @@ def _strings(table: Table, name: str) -> list[str]:
             where=where,
             hint="mend or leave out these rows",
         )
-    return [str(column.answer(row)) for row in range(len(column))]
+    return [str(column.python_value(row)) for row in range(len(column))]
 
 
 def _messages(cell: Any, where: str) -> list[Message]:
-    """The turns of a conversation as JSON."""
+    """The turns of a conversation in JSON. DataError."""
     try:
         messages = [(str(turn["role"]), turn["content"]) for turn in json.loads(str(cell))]
     except (ValueError, TypeError, KeyError, RecursionError):
@@ -170,7 +171,8 @@ def _messages(cell: Any, where: str) -> list[Message]:
             else "this is no conversation"
         )
         raise DataError(
-            f'{what}; a conversation is [{{"role": ..., "content": ...}}, ...] with the roles {", ".join(ROLES)}.',
+            f'{what}; a conversation is [{{"role": ..., "content": ...}}, ...] with the roles '
+            f"{', '.join(ROLES)}.",
             where=where,
         )
     return messages
@@ -191,13 +193,13 @@ def _turns(text: str) -> Iterator[Message]:
         yield role, content
 
 
-# --- the task --------------------------------------------------------------------------------------------------------------
+# --- the task
 
 
 class InstructionTuning(
     RunningText, Converses, DrawsSamples, HasReferences, RewritesTexts, WritesTokenByToken
 ):
-    """The template of a conversation, and how it is answered."""
+    """The template of a conversation, and how the model answers."""
 
     ahead = 1
     usage = "chat {}"
@@ -213,7 +215,7 @@ class InstructionTuning(
         self._shown: list[list[int]] = []  # prompts of the validation split
 
     def state(self) -> dict[str, Any]:
-        """What an artifact keeps; the template for whoever reads it."""
+        """The JSON values from which `restore` makes the task, and the template, for readers."""
         template = {
             "turn": "<s>{role}\n{content}</s>",
             "roles": list(ROLES),
@@ -230,7 +232,7 @@ class InstructionTuning(
         table: Table,
         answering: bool = False,
     ) -> Examples:
-        """Conversations of unequal length; asked are the assistant's tokens."""
+        """Conversations, whose targets are the assistant's tokens."""
         name, _ = only_text_input(arrays, specs, table)
         self._set_vocabulary(specs[name].cardinalities[0])
         input_specs = {"tokens": replace(specs[name], shape=(self.context,))}
@@ -264,19 +266,25 @@ class InstructionTuning(
         self._shown = [_question(inputs.row(row), target.row(row)) for row in shown.tolist()]
         facts = (
             [
-                f"{long:,} conversations are longer than task.context ({self.context:,} tokens) and are cut."
+                f"{long:,} conversations are longer than task.context ({self.context:,} tokens) "
+                "and are cut."
             ]
             if long
             else []
         )
         mean = max(1, round(float(inputs.sizes.mean()))) if len(rows) else 0
         return Examples(
-            {"tokens": inputs}, input_specs, target, {split: np.asarray(which) for split, which in splits.items()},
-            units=mean, unit="tokens", facts=facts,
-        )  # fmt: skip
+            {"tokens": inputs},
+            input_specs,
+            target,
+            {split: np.asarray(which) for split, which in splits.items()},
+            units=mean,
+            unit="tokens",
+            facts=facts,
+        )
 
     def open_assistant_turn(self, turns: Sequence[tuple[str, list[int]]]) -> list[int]:
-        """The tokens of a conversation up to where the assistant is to speak."""
+        """The tokens of a conversation and of the beginning of the assistant's turn."""
         codes = [code for role, content in turns for code in [*self._head(role), *content, END]]
         return [*codes, *self._head("assistant")]
 
@@ -298,7 +306,7 @@ class InstructionTuning(
         return [[(role, next(encoded)) for role, _ in talk] for talk in talks]
 
     def _answer_mask(self, turns: Sequence[tuple[str, list[int]]]) -> tuple[list[int], list[bool]]:
-        """(the tokens of a conversation, which of them are asked)."""
+        """(the tokens of a conversation, whether each is a target)."""
         heads = {role: self._head(role) for role in {role for role, _ in turns}}
         codes: list[int] = []
         is_answer: list[bool] = []
@@ -344,8 +352,8 @@ class InstructionTuning(
         return [self._tokenizer().decode(_first_answer(row)) for row in batch.target.tolist()]
 
     def respond(self, module: nn.Module, batch: Batch) -> list[Answer]:
-        """{"prediction": the likeliest answer} a row: to its first question where answers are
-        there, else to its last."""
+        """{"prediction": the likeliest answer} per row: to the first question of a conversation
+        with answers, else to the last."""
         from danlu.layers.generation.sampling import Sampling
 
         rows = batch.inputs["tokens"].cpu().numpy()
@@ -357,7 +365,7 @@ class InstructionTuning(
         return [{"prediction": text} for text in texts]
 
     def write(self, run: RunNetwork, inputs: Mapping[str, np.ndarray]) -> list[Answer]:
-        """`respond`, of a network that `run` runs."""
+        """The answers, as `respond` gives them, of a network that `run` runs."""
         prompts = [_question(row, None) for row in inputs["tokens"]]
 
         def following(rows: list[list[int]]) -> np.ndarray:
@@ -383,8 +391,8 @@ class InstructionTuning(
 
     def rewrite(self, module: nn.Module, batch: Batch, column: Column) -> list[str | None]:
         """The conversations of the column with the model's likeliest answer in each turn of the
-        assistant, given what then stands before it; None where one of them is empty or was cut off
-        at answer_tokens."""
+        assistant, given the turns before it as rewritten; None where an answer is empty or was cut
+        off at answer_tokens."""
         talks: list[list[Message] | None] = [
             list(_turns(column.text(row) or "")) for row in batch.rows.tolist()
         ]
@@ -434,7 +442,7 @@ class InstructionTuning(
     def _continued(
         self, module: nn.Module, prompts: list[list[int]], sampling: Any, seed: int, most: int
     ) -> list[list[int]]:
-        """What is written after each prompt, its END included."""
+        """The tokens generated after each prompt, END included."""
         from danlu.layers.generation.autoregressive import Continuation
 
         going = Continuation(module, prompts, self.context, sampling, seed)
@@ -444,8 +452,8 @@ class InstructionTuning(
         return [codes[len(prompt) :] for codes, prompt in zip(going.codes, prompts, strict=True)]
 
     def baseline(self, examples: Examples, split: str) -> dict[str, float]:
-        """Scores of knowing only how often each token stands in the answers of the training
-        rows."""
+        """Scores of predicting each token by its frequency in the answers of the training rows
+        alone."""
         assert isinstance(examples.target, Ragged)
         train, scored = (
             take_examples(examples.target, examples.splits[name]).values
@@ -460,7 +468,10 @@ class InstructionTuning(
     def describe(self) -> str:
         """'instruction tuning: conversations of 12,345 tokens in all to train, up to 512 each'."""
         count = self.counts.get("train", 0)
-        return f"instruction tuning: conversations of {count:,} tokens in all to train, up to {self.context:,} each"
+        return (
+            f"instruction tuning: conversations of {count:,} tokens in all to train, up to "
+            f"{self.context:,} each"
+        )
 
 
 def _ragged(rows: Sequence[Sequence[int]], fill: int) -> Ragged:
@@ -469,8 +480,7 @@ def _ragged(rows: Sequence[Sequence[int]], fill: int) -> Ragged:
 
 
 def _question(row: np.ndarray, target: np.ndarray | None) -> list[int]:
-    """The tokens of a conversation up to where the assistant first speaks; the whole where nothing
-    is asked."""
+    """The tokens of a conversation up to the first answer; all of them where there is none."""
     if target is not None and (target != IGNORED).any():
         return row[: int((target != IGNORED).argmax()) + 1].tolist()
     return row[row != PADDING].tolist()
@@ -487,12 +497,12 @@ def _first_answer(target: Sequence[int]) -> list[int]:
 
 
 def build(config: Config, targets: Mapping[str, Column]) -> InstructionTuning:
-    """The task; its vocabulary is known once it has seen the text."""
+    """The task; its vocabulary is set by the first call of make_examples."""
     return InstructionTuning(config)
 
 
 def restore(config: Config, state: Mapping[str, Any]) -> InstructionTuning:
-    """The task as `state()` wrote it."""
+    """The task whose `state()` this is."""
     return InstructionTuning(
         config,
         int(state["size"]),

@@ -1,10 +1,9 @@
-"""What is said in a recording, as text: characters over frames, told apart from silence (CTC).
+"""Speech recognition: the text of a recording, by characters over frames (CTC).
 
-The target is a text column; its characters in the training rows are what can be written. The model
-gives, for each frame, a logit for the blank (nothing new is said) and one for every character; an
-answer takes the likeliest of each frame, drops repeats, then blanks.
-Source: Graves et al., 2006, "Connectionist temporal classification".
-"""
+The target is a text column; the task writes the characters of its training rows. For each frame the
+model returns a logit for the blank (no new character) and one for every character; an answer takes
+the likeliest of each frame, drops repeats, then blanks.
+Source: Graves et al., 2006, "Connectionist temporal classification"."""
 
 from __future__ import annotations
 
@@ -50,11 +49,13 @@ _MOST_CHARACTERS = 20_000
 class Config(Options):
     """How the target is written."""
 
-    lower: bool = Field(True, description="Write in small letters; the target is read so as well.")
+    lower: bool = Field(
+        True, description="Put the target into lower case; so are the answers then."
+    )
 
 
 class SpeechRecognition(CutsExamples, AnswersOutputs, HasReferences, AnswersFromArrays, Task):
-    """The characters of one target column, and how outputs (N, T', 1 + characters) become text."""
+    """The characters of the target, and how outputs (N, F, 1 + characters) become text."""
 
     score_order: ScoreOrder = ("loss", "lower")
 
@@ -69,7 +70,7 @@ class SpeechRecognition(CutsExamples, AnswersOutputs, HasReferences, AnswersFrom
         self._code = {character: code for code, character in enumerate(self.characters, start=1)}
 
     def state(self) -> dict[str, Any]:
-        """What an artifact keeps."""
+        """The JSON values from which `restore` makes the task."""
         return {
             "target": self.target_names[0],
             "characters": list(self.characters),
@@ -77,14 +78,15 @@ class SpeechRecognition(CutsExamples, AnswersOutputs, HasReferences, AnswersFrom
         }
 
     def encode(self, targets: Mapping[str, Column]) -> Ragged:
-        """The characters' codes, int64, 0 after a row's end. DataError naming column and character
-        for one never seen in training."""
+        """The characters' codes, int64, 0 after a row's end. DataError that names column and
+        character for one that no training row has."""
         (name,) = self.target_names
         texts = _texts(targets[name], self.lower)
         strange = sorted({character for text in texts for character in text} - self._code.keys())
         if strange:
             raise DataError(
-                f"the target {name} holds {', '.join(map(repr, strange[:5]))}, which no training row shows.",
+                f"the target {name} holds {', '.join(map(repr, strange[:5]))}, which no training "
+                "row has.",
                 hint="mend those rows, or train with rows that hold every character",
             )
         codes = np.array(
@@ -102,7 +104,7 @@ class SpeechRecognition(CutsExamples, AnswersOutputs, HasReferences, AnswersFrom
         table: Table,
         answering: bool = False,
     ) -> Examples:
-        """Rows as they are. DataError naming the row whose text has more characters than its
+        """The rows themselves. DataError that names the row whose text has more characters than its
         recording has frames."""
         target = None
         if targets and not answering:
@@ -124,7 +126,8 @@ class SpeechRecognition(CutsExamples, AnswersOutputs, HasReferences, AnswersFrom
                 if len(short):
                     row = int(short[0])
                     raise DataError(
-                        f"the text has {sizes[row]} characters, and the recording only {field.sizes[row]} frames "
+                        f"the text has {sizes[row]} characters, and the recording only "
+                        f"{field.sizes[row]} frames "
                         f"({len(short):,} such rows).",
                         where=table.where(row),
                         hint="leave out such rows, or make the hop of log_mel shorter",
@@ -142,8 +145,8 @@ class SpeechRecognition(CutsExamples, AnswersOutputs, HasReferences, AnswersFrom
         return texts
 
     def answers(self, outputs: Tensor) -> list[Answer]:
-        """{"prediction": text, "confidence": the least sure character's probability} a row; 1 where
-        nothing is heard."""
+        """{"prediction": text, "confidence": the probability of the least certain character} per
+        row; 1 where there is no character."""
         return self.answers_from_arrays(
             {"probabilities": outputs.double().softmax(dim=2).cpu().numpy()}, {}
         )
@@ -153,13 +156,13 @@ class SpeechRecognition(CutsExamples, AnswersOutputs, HasReferences, AnswersFrom
     def finish(
         self, module: nn.Module, inputs: Mapping[str, Tensor], outputs: Tensor
     ) -> dict[str, Tensor]:
-        """{"probabilities": float64 (N, T', characters and blank)}."""
+        """{"probabilities": float64 (N, F, characters and blank)}."""
         return {"probabilities": outputs.double().softmax(dim=2)}
 
     def answers_from_arrays(
         self, arrays: Mapping[str, np.ndarray], beside: Mapping[str, np.ndarray]
     ) -> list[Answer]:
-        """`answers` of what `finish` gave."""
+        """The answers, as `answers` gives them, from the arrays of `finish`."""
         likely_BTS = arrays["probabilities"].astype(np.float64)
         code_BT = likely_BTS.argmax(axis=2)
         sure_B = np.where(code_BT == BLANK, 1.0, likely_BTS.max(axis=2, initial=0.0)).min(
@@ -176,7 +179,7 @@ class SpeechRecognition(CutsExamples, AnswersOutputs, HasReferences, AnswersFrom
         return ["".join(self.characters[code - 1] for code in row if code != BLANK) for row in rows]
 
     def baseline(self, examples: Examples, split: str) -> dict[str, float]:
-        """Writing nothing at all misses every character."""
+        """The scores of writing nothing: every character is missing."""
         return (
             {"character_error_rate": 1.0, "word_error_rate": 1.0}
             if len(examples.splits[split])
@@ -186,22 +189,25 @@ class SpeechRecognition(CutsExamples, AnswersOutputs, HasReferences, AnswersFrom
     def describe(self) -> str:
         """'speech recognition of said: 27 characters'."""
         shown = "".join(self.characters[:40])
-        return f"speech recognition of {self.target_names[0]}: {len(self.characters):,} characters ({shown!r})"
+        return (
+            f"speech recognition of {self.target_names[0]}: {len(self.characters):,} characters "
+            f"({shown!r})"
+        )
 
 
 def _texts(column: Column, lower: bool) -> list[str]:
     refuse_missing(column)
     if column.kind not in ("text", "category"):
         raise DataError(
-            f"the target {column.name} holds {column.kind}, and speech becomes text.",
+            f"the target {column.name} holds {column.kind}, and the task writes text.",
             hint=f"set data.columns.{column.name}.kind to text",
         )
-    texts = [str(column.answer(row)) for row in range(len(column))]
+    texts = [str(column.python_value(row)) for row in range(len(column))]
     return [text.lower() for text in texts] if lower else texts
 
 
 def build(config: Config, targets: Mapping[str, Column]) -> SpeechRecognition:
-    """The task over the characters that the training rows show."""
+    """The task over the characters of the training rows."""
     ((name, column),) = targets.items()
     refuse_empty(column)
     counts: dict[str, int] = {}
@@ -215,12 +221,13 @@ def build(config: Config, targets: Mapping[str, Column]) -> SpeechRecognition:
         )
     if len(counts) > _MOST_CHARACTERS:
         raise DataError(
-            f"the target {name} holds {len(counts):,} different characters; at most {_MOST_CHARACTERS:,} are written."
+            f"the target {name} holds {len(counts):,} different characters; at most "
+            f"{_MOST_CHARACTERS:,} are written."
         )
     characters = sorted(counts)
     return SpeechRecognition(name, characters, config.lower, [counts[each] for each in characters])
 
 
 def restore(config: Config, state: Mapping[str, Any]) -> SpeechRecognition:
-    """The task as `state()` wrote it."""
+    """The task whose `state()` this is."""
     return SpeechRecognition(state["target"], state["characters"], config.lower, state["counts"])

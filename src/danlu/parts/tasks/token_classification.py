@@ -1,10 +1,10 @@
-"""A label for each word of a sentence: names in a text, phrases, parts of speech; answered as tags and as spans.
+"""Token classification: a tag for each word, such as names, phrases, parts of speech; and spans.
 
-The target is a sequence, a tag for every word of the input. Tags such as B-NP, I-NP, O (BIO), with
-E and S (BIOES), or I alone (IO) mark spans of words, and the scheme is found by looking at them;
-other tags are labels of single words. Classes are the tags of the training rows. An answer holds
-the tag of each word and the spans: the numbers of their first word and of the one after their last,
-their type, and their words."""
+The target is a sequence with one tag for every word of the input. Tags such as B-NP, I-NP, O (BIO),
+with E and S (BIOES), or I alone (IO) mark spans of words; the scheme follows from the tags. Other
+tags label single words. Classes are the tags of the training rows. An answer holds the tag of each
+word and the spans: the number of their first word and of the one after their last, their type, and
+their words."""
 
 from __future__ import annotations
 
@@ -48,7 +48,9 @@ class Config(Options):
 
     unseen: Literal["error", "ignore"] = Field(
         "error",
-        description="What to do with words whose tag no training row shows: refuse them, or leave them out of all scores.",
+        description="Whether a tag that no training row has is an error, or its words are left "
+        "out of "
+        "all scores.",
     )
 
 
@@ -61,9 +63,9 @@ class TokenClassification(
     AnswersFromArrays,
     Task,
 ):
-    """The tags of one target column, and how outputs (N, T, tags) become tags and spans."""
+    """The tags of the target, and how outputs (N, T, tags) become tags and spans."""
 
-    baseline_description = "each word answered with the tag it has most often in the training rows"
+    baseline_description = "each word answered with its most frequent tag in the training rows"
 
     def __init__(
         self,
@@ -78,8 +80,8 @@ class TokenClassification(
         self.class_counts = tuple(class_counts)  # of the training words
         self.output = OutputSpec(len(self.tags), self.tags, per="token")
         self.scheme = tagging_scheme(self.tags)
-        # Spans, not the loss: a tagger that has learnt its rows by heart grows too sure of its few
-        # mistakes, and its loss rises while it still finds more of the spans.
+        # Spans, not the loss: a tagger that overfits grows too sure of its few mistakes, and its
+        # loss rises while it still finds more of the spans.
         self.score_order = (
             ("accuracy", "higher") if self.scheme == "none" else ("span_f1", "higher")
         )
@@ -87,7 +89,7 @@ class TokenClassification(
         self.unseen = unseen
 
     def state(self) -> dict[str, Any]:
-        """What an artifact keeps."""
+        """The JSON values from which `restore` makes the task."""
         return {
             "target": self.target_names[0],
             "classes": list(self.tags),
@@ -95,7 +97,7 @@ class TokenClassification(
         }
 
     def class_weights(self, chosen: str | Mapping[str, float] | None) -> list[float] | None:
-        """A weight a tag: "balanced" (words / (tags * words of the tag)), given by name (1 for the
+        """One weight per tag: "balanced" (words / (tags * words of the tag)), by name (1 for
         others), or None."""
         if chosen is None:
             return None
@@ -107,14 +109,15 @@ class TokenClassification(
         for name in chosen:
             if name not in self.tags:
                 raise DataError(
-                    f"{name!r} is no tag of {self.target_names[0]}; its tags are {comma_list(self.tags)}.",
+                    f"{name!r} is not a tag of {self.target_names[0]}; its tags are "
+                    f"{comma_list(self.tags)}.",
                     hint=did_you_mean(name, self.tags),
                 )
         return [float(chosen.get(name, 1.0)) for name in self.tags]
 
     def encode(self, targets: Mapping[str, Column]) -> Ragged:
-        """The number of each word's tag, int64; IGNORED where a word bears none. DataError for a
-        tag that is unseen, unless told else."""
+        """The number of each word's tag, int64; IGNORED where a word has none. DataError for a tag
+        that no training row has, unless `unseen` is "ignore"."""
         column = targets[self.target_names[0]]
         refuse_missing(column)
         assert column.offsets is not None
@@ -128,9 +131,12 @@ class TokenClassification(
             numbers[numbers == -1] = IGNORED
         elif len(strange):
             raise DataError(
-                f"the target {column.name} holds {comma_list([column.categories[code] for code in strange])} at "
-                f"{int((numbers == -1).sum()):,} words, which the training rows never show; the tags are {comma_list(self.tags)}.",
-                hint="mend those rows, move some of them to the training rows, or set task.unseen to ignore",
+                f"the target {column.name} holds "
+                f"{comma_list([column.categories[code] for code in strange])} at "
+                f"{int((numbers == -1).sum()):,} words, which no training row has; the tags are "
+                f"{comma_list(self.tags)}.",
+                hint="mend those rows, move some of them to the training rows, or set "
+                "task.unseen to ignore",
             )
         return Ragged(numbers, np.asarray(column.offsets, dtype=np.int64), fill=IGNORED)
 
@@ -143,8 +149,8 @@ class TokenClassification(
         table: Table,
         answering: bool = False,
     ) -> Examples:
-        """A row is an example; its inputs of words, and its tags, must have the same number of
-        places."""
+        """One example per row. Its inputs of words, and its tags, must have the same length.
+        DataError."""
         sizes = {
             f"the input {name}": array.sizes
             for name, array in arrays.items()
@@ -152,9 +158,10 @@ class TokenClassification(
         }
         if not sizes:
             raise DataError(
-                "token_classification needs words, and no input is a sequence of them.", where=table.origin,
+                "token_classification needs words, and no input is a sequence of them.",
+                where=table.origin,
                 hint="give a column of words, or choose task: classification",
-            )  # fmt: skip
+            )
         target = self._tags(targets, splits) if targets else None
         if target is not None:
             sizes[f"the target {self.target_names[0]}"] = target.sizes
@@ -164,7 +171,7 @@ class TokenClassification(
         )
 
     def _tags(self, targets: Mapping[str, Column], splits: Mapping[str, np.ndarray]) -> Ragged:
-        """The tags of the rows that take part; the others hold none."""
+        """The tags of the rows in some split; other rows have none."""
         column = targets[self.target_names[0]]
         rows = np.sort(np.concatenate(list(splits.values())))
         if len(rows) == len(column):
@@ -184,7 +191,7 @@ class TokenClassification(
         ]
 
     def respond(self, module: nn.Module, batch: Batch) -> list[Answer]:
-        """The answers of a batch: rows are as long as their words."""
+        """The answers of a batch, each as long as its row."""
         from danlu.layers.recurrent.sequence_reader import lengths_of
 
         name = next(name for name in batch.inputs if name.partition(".")[0] in ("tokens", "frames"))
@@ -193,8 +200,8 @@ class TokenClassification(
         )
 
     def answers(self, outputs: Tensor, lengths: Tensor | None = None) -> list[Answer]:
-        """{"prediction": tags, "spans": [{"start", "stop", "type"}]} a row; of `lengths` (N,) words
-        where they are given."""
+        """{"prediction": tags, "spans": [{"start", "stop", "type"}]} per row; each of `lengths`
+        (N,) words, or of all T."""
         rows, places = outputs.shape[:2]
         best = (
             outputs.argmax(dim=2).cpu().numpy() if places else np.zeros((rows, 0), dtype=np.int64)
@@ -212,7 +219,8 @@ class TokenClassification(
     def answers_from_arrays(
         self, arrays: Mapping[str, np.ndarray], beside: Mapping[str, np.ndarray]
     ) -> list[Answer]:
-        """`respond` of what `finish` gave; beside NAME_sizes, the words of each row."""
+        """The answers, as `respond` gives them; `beside` holds NAME_sizes, the words of each
+        row."""
         sizes = next(array for name, array in beside.items() if name.endswith("_sizes"))
         return self._in_tags(arrays["probabilities"].argmax(axis=2), sizes.tolist())
 
@@ -235,8 +243,8 @@ class TokenClassification(
     def complete_answers(
         self, answers: list[Answer], table: Table, examples: Sequence[int]
     ) -> list[Answer]:
-        """The answers with the words they are about, and each span with its text; of a text also
-        with its first and last character."""
+        """The answers with their words, and each span with its text; in a text also with its first
+        and last character."""
         column = next(
             (
                 candidate
@@ -252,8 +260,8 @@ class TokenClassification(
         ]
 
     def baseline(self, examples: Examples, split: str) -> dict[str, float]:
-        """Scores of giving each word the tag it has most often in the training rows, and a new word
-        the commonest tag of all."""
+        """Scores of answering each word with its most frequent tag in the training rows, and new
+        words with the most frequent tag of all."""
         import torch
 
         assert isinstance(examples.target, Ragged)
@@ -288,8 +296,7 @@ class TokenClassification(
         return scores
 
     def _span_scores(self, guess: Tensor, target: Tensor, offsets: np.ndarray) -> dict[str, float]:
-        """span_f1 of tags of all rows one after the other, each row closed by a place without a
-        tag."""
+        """span_f1 of the tags of all rows in one, with a word without a tag after each row."""
         import torch
 
         places = torch.from_numpy(
@@ -321,17 +328,21 @@ class TokenClassification(
             if self.scheme == "none"
             else f", marking spans of {len(self.finder.types):,} types ({self.scheme.upper()})"
         )
-        return f"token_classification of {self.target_names[0]}: {len(self.tags):,} tags ({shown}{more}){scheme}"
+        return (
+            f"token_classification of {self.target_names[0]}: {len(self.tags):,} tags "
+            f"({shown}{more}){scheme}"
+        )
 
 
 def build(config: Config, targets: Mapping[str, Column]) -> TokenClassification:
-    """The task over the tags that the training rows show."""
+    """The task over the tags of the training rows."""
     ((name, column),) = targets.items()
     refuse_empty(column)
     if column.kind != "sequence":
         raise DataError(
             f"the target {name} is {column.kind}, and every word needs a tag of its own.",
-            hint="give a column of tags (source conll, or lists in JSON Lines), or choose task: classification",
+            hint="give a column of tags (source conll, or lists in JSON Lines), or choose task: "
+            "classification",
         )
     refuse_missing(column)
     values = np.asarray(column.values)
@@ -341,7 +352,8 @@ def build(config: Config, targets: Mapping[str, Column]) -> TokenClassification:
         only = next(iter(count_of), None)
         problem = f"the tag {only} at every word" if only else "no tag at all"
         raise DataError(
-            f"the target {name} has {problem} of {len(column):,} training rows: there is nothing to tell apart.",
+            f"the target {name} has {problem} of {len(column):,} training rows: there is nothing "
+            "to learn.",
             hint="look at data.target and at the split",
         )
     classes = complete_tag_set(list(count_of))
@@ -351,29 +363,31 @@ def build(config: Config, targets: Mapping[str, Column]) -> TokenClassification:
 
 
 def restore(config: Config, state: Mapping[str, Any]) -> TokenClassification:
-    """The task as `state()` wrote it."""
+    """The task whose `state()` this is."""
     return TokenClassification(
         state["target"], state["classes"], state["class_counts"], config.unseen
     )
 
 
 def _refuse_unequal(sizes: Mapping[str, np.ndarray], rows: np.ndarray, table: Table) -> None:
-    """Raises DataError naming the first row whose sequences differ in length."""
+    """Raises DataError that names the first row whose sequences differ in length."""
     (first, expected), *rest = sizes.items()
     for name, size in rest:
         odd = np.flatnonzero(size[rows] != expected[rows])
         if len(odd):
             row = int(rows[odd].min())
             raise DataError(
-                f"{name} has {size[row]:,} places and {first} {expected[row]:,}; every word needs one tag"
+                f"{name} has {size[row]:,} places and {first} {expected[row]:,}; every word needs "
+                "one tag"
                 f"{f' ({len(odd):,} rows like this)' if len(odd) > 1 else ''}.",
                 where=table.where(row),
-                hint="mend the row; a text must be split as its tags are (vocabulary with split: spaces, or a column of words)",
+                hint="mend the row; a text must be split as its tags are (vocabulary with split: "
+                "spaces, or a column of words)",
             )
 
 
 def _first_codes(words: Ragged) -> np.ndarray:
-    """The first code of each place, int64."""
+    """The first code of each word, int64."""
     values = words.values if words.values.ndim == 1 else words.values[:, 0]
     return (
         values.astype(np.int64)
@@ -383,11 +397,12 @@ def _first_codes(words: Ragged) -> np.ndarray:
 
 
 def _with_words(answer: dict[str, Any], column: Column, row: int) -> dict[str, Any]:
-    """One answer with words and texts, where the words of the row can be told."""
+    """An answer with its words and the texts of its spans, where the row's words are known."""
     count = len(answer["prediction"])
     text = column.text(row) if column.kind == "text" else None
     if column.kind == "sequence":
-        words = ["" if word is None else word for word in column.answer(row) or []]
+        value = column.python_value(row)
+        words = [str(word or "") for word in value] if isinstance(value, list) else []
         characters = None
     else:
         tries = [list(word_pattern(by).finditer(text or "")) for by in ("words", "spaces")]

@@ -44,7 +44,7 @@ class Samples(SpeakingWatcher):
         if texts:
             self._write(f"{report.step:08d}.txt", _page(texts))
             if self.shown:
-                self.notices.append(f"{texts[0].name}: {_brief(texts[0].value, self.shown)}")
+                self.notices.append(f"{texts[0].name}: {_brief(str(texts[0].value), self.shown)}")
         if images:
             self._write(f"{report.step:08d}.png", _picture(images))
 

@@ -316,7 +316,7 @@ def test_a_comparison_cut_off_anywhere_ends_as_one_never_cut(
             raise KeyboardInterrupt
         return made(self, *about)
 
-    monkeypatch.setattr(TrainingRunner, "_made", dying)
+    monkeypatch.setattr(TrainingRunner, "_train_and_store", dying)
     deaths = 0
     for _ in range(20):
         try:
@@ -388,7 +388,7 @@ def test_rates_that_diverge_lose_and_do_not_stop_the_others(
             and "lower" not in each.name
         )
         assert "NaN" in each.causes[0] or "diverged" in each.causes[0]
-    assert "No training came to a score" in found.sentence()
+    assert "No training has a score" in found.sentence()
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,10 @@
-"""Which optimizer, which learning rate, which architecture: contestants trained alike, each at its own learning rate, over several seeds.
+"""Compare optimizers, learning rates or models: each at its own learning rate, over several seeds.
 
-The way of a comparison: `contestants` makes recipes of what is asked; `trainings` runs trainings,
-many as one program where that pays, and keeps each result; `rates` says which learning rates are
-tried; `verdict` makes numbers with confidence intervals of the results; `pictures` draws them.
-Begin with `comparing`."""
+The way of a comparison: `contestants` makes recipes of the values that are compared; `runs` trains
+them, many as one program where that is faster, and stores each result; `learning_rates` says which
+learning rates are tried; `statistics` computes means with confidence intervals; `charts` draws
+them. Begin with `compare`.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The files of a comparison: table and curves as CSV and JSON, and the convergence curves drawn."""
+"""The files of a comparison: its table and curves as CSV and JSON, and charts as SVG and PNG."""
 
 from __future__ import annotations
 
@@ -22,9 +22,11 @@ _MAX_BANDS = 4  # more of them cover one another
 _LOG_RATIO = 3.0  # times
 
 
-def write_files(comparison: Comparison, results: Sequence[TrainingResult], names: Sequence[str]) -> list[Path]:
-    """comparison.json, comparison.csv, curves.csv (every training), and each figure as SVG, as PNG
-    too where matplotlib is installed."""
+def write_files(
+    comparison: Comparison, results: Sequence[TrainingResult], names: Sequence[str]
+) -> list[Path]:
+    """Write comparison.json, comparison.csv, curves.csv (every training), and each chart as SVG,
+    also as PNG where matplotlib is installed; the files written."""
     folder = comparison.folder
     replace_file(
         folder / "comparison.json",
@@ -50,24 +52,37 @@ def write_files(comparison: Comparison, results: Sequence[TrainingResult], names
 
 
 def figures(comparison: Comparison) -> list[Figure]:
-    """curves (validation score by step), losses (of training, by step), rates (score by the
-    learning rate tried)."""
+    """The charts: curves (validation score by step), losses (training loss by step), rates (score
+    by learning rate)."""
     candidates = [_curves(comparison), _losses(comparison), _rates(comparison)]
     return [figure for figure in candidates if figure is not None]
 
 
 def _table(comparison: Comparison) -> tuple[list[str], list[list[Any]]]:
-    names = (
-        "name", "learning_rate", "at_edge", "mean", "margin", "behind", "behind_margin", "steps_to_target", "seconds_to_target",
-        "seconds_per_step", "total_steps", "parameters",
-    )  # fmt: skip
-    heads = [*names, *(f"seed_{seed}" for seed in comparison.seeds)]
+    columns = (
+        "name",
+        "learning_rate",
+        "at_edge",
+        "mean",
+        "margin",
+        "behind",
+        "behind_margin",
+        "steps_to_target",
+        "seconds_to_target",
+        "seconds_per_step",
+        "total_steps",
+        "parameters",
+    )
+    heads = [*columns, *(f"seed_{seed}" for seed in comparison.seeds)]
     return heads, [
-        [*(getattr(standing, name) for name in names), *standing.scores] for standing in comparison.standings
+        [*(getattr(standing, name) for name in columns), *standing.scores]
+        for standing in comparison.standings
     ]
 
 
-def _points(results: Sequence[TrainingResult], names: Sequence[str], metric: str) -> list[list[Any]]:
+def _points(
+    results: Sequence[TrainingResult], names: Sequence[str], metric: str
+) -> list[list[Any]]:
     rows: list[list[Any]] = []
     for result in results:
         head = [names[result.training.contestant], result.training.rate, result.training.seed]
@@ -88,7 +103,9 @@ def _curves(comparison: Comparison) -> Figure | None:
     objective = Objective(comparison.metric, "higher" if comparison.better == "higher" else "lower")
     figure = _by_step(
         comparison, "curve", objective, "curves",
-        Bilingual(f"Validation {comparison.metric} by step", f"验证集 {comparison.metric} 随步数的变化"),
+        Bilingual(
+            f"Validation {comparison.metric} by step", f"验证集 {comparison.metric} 随步数的变化"
+        ),
     )  # fmt: skip
     if figure is None or comparison.target is None:
         return figure
@@ -102,7 +119,10 @@ def _curves(comparison: Comparison) -> Figure | None:
         Panel(panel.x, panel.y, marks),
         [
             *figure.legend,
-            ("line target", Bilingual(f"target {comparison.target:.4g}", f"目标 {comparison.target:.4g}")),
+            (
+                "line target",
+                Bilingual(f"target {comparison.target:.4g}", f"目标 {comparison.target:.4g}"),
+            ),
         ],
     )
 
@@ -161,8 +181,8 @@ def _by_step(
 def _axis(
     curves: Sequence[Sequence[tuple[int, float, float, float]]], objective: Objective, banded: bool
 ) -> Axis:
-    """A logarithmic axis for what falls far; else one that leaves out the worst tenth of all
-    points: where curves begin says little."""
+    """A logarithmic axis for curves that fall by a large factor; else one without the worst tenth
+    of all points, since the beginnings of curves say little."""
     means = [value for curve in curves for _, value, _, _ in curve]
     ends = [end for curve in curves for point in curve for end in point[2:]] if banded else means
     if objective.direction == "lower" and min(ends) > 0 and max(means) > _LOG_RATIO * min(means):
@@ -192,12 +212,15 @@ def _rates(comparison: Comparison) -> Figure | None:
     return Figure(
         "rates",
         Bilingual(
-            f"Validation {comparison.metric} by learning rate", f"验证集 {comparison.metric} 随学习率的变化"
+            f"Validation {comparison.metric} by learning rate",
+            f"验证集 {comparison.metric} 随学习率的变化",
         ),
         Bilingual("The search of each contestant's learning rate.", "每个参赛者的学习率搜索。"),
         [Panel(rates, scores, marks)],
         height=360,
-        legend=[(f"line s{index % SERIES}", short(standing.name, 24)) for index, standing, _ in shown],
+        legend=[
+            (f"line s{index % SERIES}", short(standing.name, 24)) for index, standing, _ in shown
+        ],
     )
 
 

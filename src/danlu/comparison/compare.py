@@ -1,4 +1,4 @@
-"""The verb: contestants in, a table out. Each contestant gets the same number of trainings to find its learning rate."""
+"""Compare contestants: search each one's learning rate, train it with several seeds, rank them."""
 
 from __future__ import annotations
 
@@ -45,16 +45,26 @@ def compare(
     on: RunMode = "auto",
     say: Callable[[str], None] = lambda text: None,
 ) -> Comparison:
-    """Train every contestant at its own learning rate over several seeds; the Comparison, whose
-    files lie in `run`.
+    """Train every contestant at its own learning rate over several seeds; the Comparison, with its
+    files in the folder `run`.
 
-    `recipes` is a recipe (a Recipe, a file, a dict) or a list of them, `among` maps dotted names to
-    the values compared, as {"optimizer": ["sgd", "adam"]}. Of each contestant `rates` trainings
-    with the recipe's seed look for the learning rate, by the deciding score of the validation split
-    (1: the contestant's own rate); then `seeds` trainings with the seeds that follow, which draw
-    split, weights and order of rows, are what is compared. `metric` is the score compared (None:
-    the deciding one), `target` the value of it that steps and seconds are counted to (None: what
-    the weakest comes to). The same call goes on after a kill. Raises DanluError."""
+    `recipes` is a recipe (a Recipe, a file, a dict) or a list of them; `among` maps dotted names to
+    the values compared, as {"optimizer": ["sgd", "adam"]}. For each contestant, `rates` trainings
+    with the recipe's seed search the learning rate, by the deciding validation score (1: the
+    contestant's own rate). Then `seeds` trainings with the seeds that follow are compared; a seed
+    determines the split, the weights and the order of rows. `metric` is the score compared (None:
+    the deciding one); `target` is its value up to which steps and seconds are counted (None: the
+    best score of the weakest contestant). The same call resumes a comparison that was killed.
+    Raises DanluError.
+
+    >>> import danlu
+    >>> recipe = {"task": "classification", "model": "mlp", "train": {"steps": 2},
+    ...           "data": {"source": {"name": "sklearn", "set": "iris"}, "target": "target"}}
+    >>> comparison = danlu.compare(recipe, {"optimizer": ["sgd", "adam"]}, run="runs/sgd-or-adam",
+    ...                            rates=1, seeds=2, on="one_by_one")
+    >>> sorted(standing.name for standing in comparison.standings)
+    ['adam', 'sgd']
+    """
     sources = recipes if isinstance(recipes, list | tuple) else [recipes]
     entrants = contestants(sources, among or {}, overrides)
     home = Path(run) if run is not None else Path("runs") / f"compare-{entrants[0].recipe.name}"
@@ -67,7 +77,7 @@ def compare(
                 target, confidence
             )
     except (KeyboardInterrupt, Interrupted) as error:
-        code = getattr(error, "exit_code", 130)
+        code = error.exit_code if isinstance(error, Interrupted) else 130
         raise Interrupted(
             "stopped; every training that ended is kept.",
             exit_code=code,
@@ -78,7 +88,8 @@ def compare(
 def _begin(
     folder: Path, entrants: Sequence[Contestant], settings: dict[str, Any]
 ) -> list[ContestantFacts]:
-    """What is known of the contestants: found when the comparison began, read when it goes on."""
+    """The facts of the contestants: measured when the comparison begins, read when it is resumed.
+    Raises RunError for the folder of another comparison, or changed data."""
     question = {
         **settings,
         "contestants": {
@@ -131,7 +142,7 @@ def _begin(
 
 
 def _relevant_options(recipe: Recipe) -> dict[str, Any]:
-    """A recipe without what changes no number."""
+    """The options of a recipe that change a number."""
     return {
         name: value for name, value in recipe.as_dict().items() if name not in ("name", "watchers")
     }
@@ -141,13 +152,14 @@ def _check_same_metric(entrants: Sequence[Contestant], facts: Sequence[Contestan
     for contestant, fact in zip(entrants, facts):
         if (fact.metric, fact.better) != (facts[0].metric, facts[0].better):
             raise RunError(
-                f"{entrants[0].name} is judged by {facts[0].metric} and {contestant.name} by {fact.metric}, so they cannot be compared.",
+                f"{entrants[0].name} is judged by {facts[0].metric} and {contestant.name} by "
+                f"{fact.metric}, so they cannot be compared.",
                 hint="give them the same task and metrics",
             )
 
 
 class _Stages:
-    """The stages: a net of learning rates, closer ones, then the seeds."""
+    """The stages of a comparison: a wide grid of learning rates, a closer one, then the seeds."""
 
     def __init__(self, trainings: TrainingRunner, rates: int, seeds: int) -> None:
         self.trainings, self.rates, self.seeds = trainings, rates, seeds
@@ -156,29 +168,33 @@ class _Stages:
         self.results: list[TrainingResult] = []
 
     def run(self, target: float | None, confidence: float) -> Comparison:
-        """All of it."""
-        own = [learning_rate_of(each.recipe.optimizer.options) for each in self.contestants]
+        """Run all stages, write the files, and return the result."""
+        own_rates = [
+            learning_rate_of(contestant.recipe.optimizer.options) for contestant in self.contestants
+        ]
         tried: list[list[tuple[float, float | None]]] = [[] for _ in self.contestants]
         if self.rates > 1:
-            self._search("learning rates", [first_rates(rate, self.rates) for rate in own], tried)
+            self._search(
+                "learning rates", [first_rates(rate, self.rates) for rate in own_rates], tried
+            )
             self._search(
                 "closer learning rates",
-                [second_rates(each, self.rates, self.sign) for each in tried],
+                [second_rates(points, self.rates, self.sign) for points in tried],
                 tried,
             )
-        rates = [best_rate(each, self.sign) or rate for each, rate in zip(tried, own)]
-        first = [each.recipe.train.seed for each in self.contestants]
-        wanted = [
+        rates = [best_rate(points, self.sign) or rate for points, rate in zip(tried, own_rates)]
+        first = [contestant.recipe.train.seed for contestant in self.contestants]
+        trainings = [
             Training(index, rates[index], first[index] + 1 + number)
             for number in range(self.seeds)
             for index in range(len(self.contestants))
         ]
-        results = self._run("seeds", wanted)
+        results = self._run("seeds", trainings)
         finals = [
-            [each for each in results if each.training.contestant == index]
+            [result for result in results if result.training.contestant == index]
             for index in range(len(self.contestants))
         ]
-        names = [each.name for each in self.contestants]
+        names = [contestant.name for contestant in self.contestants]
         comparison = summarize(
             names, self.facts, tried, rates, finals, confidence, target, self.trainings.folder
         )
@@ -191,16 +207,16 @@ class _Stages:
         rates: Sequence[Sequence[float]],
         tried: list[list[tuple[float, float | None]]],
     ) -> None:
-        wanted = [
+        trainings = [
             Training(index, rate, contestant.recipe.train.seed)
             for index, contestant in enumerate(self.contestants)
             if contestant.searched
             for rate in rates[index]
         ]
-        for result in self._run(stage, wanted):
+        for result in self._run(stage, trainings):
             tried[result.training.contestant].append((result.training.rate, result.score))
 
-    def _run(self, stage: str, wanted: Sequence[Training]) -> list[TrainingResult]:
-        results = self.trainings.run(stage.replace(" ", "-"), wanted)
+    def _run(self, stage: str, trainings: Sequence[Training]) -> list[TrainingResult]:
+        results = self.trainings.run(stage.replace(" ", "-"), trainings)
         self.results += results
         return results

@@ -1,4 +1,4 @@
-"""Who is compared: every recipe with every combination of the values asked for."""
+"""The contestants of a comparison: each recipe with each combination of the values compared."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ Among = Mapping[str, Sequence[Any]]
 
 @dataclass(frozen=True)
 class Contestant:
-    """One of those compared; `searched`: whether its learning rate is looked for, or given by what
-    is asked."""
+    """One recipe of a comparison. `searched`: whether its learning rate is searched; False where
+    the comparison sets it."""
 
     name: str
     recipe: Recipe
@@ -30,18 +30,21 @@ class Contestant:
 
 
 def contestants(sources: Sequence[Any], among: Among, overrides: Any = ()) -> list[Contestant]:
-    """Contestants with names of their own, in the order asked. Raises DanluError for fewer than
-    two, RecipeError for wrong ones."""
+    """Contestants with different names, in the order of the arguments.
+
+    Raises DanluError for fewer than two or more than MAX_CONTESTANTS, RecipeError for a wrong
+    recipe.
+    """
     for name, values in among.items():
         if len(values) < 2:
             raise DanluError(
                 f"{name} is to be compared among {len(values)} value.",
                 hint=f"give several: {name}=A,B",
             )
-    searched_out = [_without_search(source, overrides) for source in sources]
+    without_search = [_without_search(source, overrides) for source in sources]
     by_name: dict[str, Contestant] = {}
-    for recipe, values in itertools.product(searched_out, itertools.product(*among.values())):
-        name = _name(recipe, values, len(searched_out) > 1)
+    for recipe, values in itertools.product(without_search, itertools.product(*among.values())):
+        name = _name(recipe, values, len(without_search) > 1)
         if name in by_name:
             raise DanluError(
                 f"there are two contestants {name!r}.",
@@ -72,8 +75,8 @@ def _name(recipe: Recipe, values: Sequence[Any], several: bool) -> str:
 
 
 def _without_search(source: Any, overrides: Any) -> Recipe:
-    """The recipe of a source. Its section tune is left out: it may name options that a contestant
-    has not."""
+    """The recipe of a source, without its section tune: that may name options which a contestant
+    does not have."""
     recipe = source if isinstance(source, Recipe) else recipes.read(source, registry, overrides)
     if isinstance(source, Recipe) and overrides:
         recipe = recipes.with_changes(recipe, registry, overrides)
@@ -86,11 +89,14 @@ def _without_search(source: Any, overrides: Any) -> Recipe:
 
 
 def split_words(words: Sequence[str]) -> tuple[list[str], dict[str, list[str]], list[str]]:
-    """(recipes, {dotted name: values}, overrides) of a command's words: NAME=A,B is a question,
-    NAME=A an override, all else a recipe.
+    """(recipes, {dotted name: values}, overrides) from the words of a command: NAME=A,B is
+    compared, NAME=A is an override, every other word is a recipe.
 
-    Commas inside brackets and quotes part nothing: optimizer={name: sgd, learning_rate: 1},adam
-    holds two values."""
+    Commas inside brackets and quotes do not split a value.
+
+    >>> split_words(["iris.yaml", "optimizer=sgd,adam", "train.epochs=5"])
+    (['iris.yaml'], {'optimizer': ['sgd', 'adam']}, ['train.epochs=5'])
+    """
     sources: list[str] = []
     among: dict[str, list[str]] = {}
     overrides: list[str] = []

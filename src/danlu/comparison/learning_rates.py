@@ -1,4 +1,4 @@
-"""Which learning rates are tried: a wide net of powers of ten around the contestant's own, then closer around the best of them."""
+"""Which learning rates are tried: powers of ten around the own one, then closer to the best."""
 
 from __future__ import annotations
 
@@ -8,8 +8,12 @@ _MAX_GRID = 5  # at most: a factor of 100 to either side
 
 
 def first_rates(own: float, count: int) -> list[float]:
-    """The net: two thirds of `count`, five at most, each ten times the one before, `own` in the
-    middle."""
+    """The wide grid: two thirds of `count`, at most five, each ten times the one before, with `own`
+    in the middle.
+
+    >>> first_rates(0.01, 5)
+    [0.001, 0.01, 0.1, 1.0]
+    """
     if own <= 0 or count < 2:
         return [own]
     size = min(_MAX_GRID, count - count // 3)
@@ -19,11 +23,13 @@ def first_rates(own: float, count: int) -> list[float]:
 def second_rates(
     tried: Sequence[tuple[float, float | None]], count: int, sign: float
 ) -> list[float]:
-    """The rest of `count` rates: evenly (in their logarithm) within a factor of ten of the best one
-    tried.
+    """The rest of `count` rates, equally spaced in their logarithm within a factor of ten of the
+    best rate tried.
 
-    Where the best is an end of the net they go on beyond it; where none came to a score, towards
-    smaller ones. `sign` is 1 where a higher score is better."""
+    Where the best is an end of the grid, they continue beyond it; where no training has a score,
+    towards smaller rates. `tried` are (rate, score) with None for a failed training; `sign` is 1
+    where a higher score is better, else -1.
+    """
     remaining = count - len(tried)
     if remaining < 1:
         return []
@@ -43,11 +49,15 @@ def second_rates(
 
 
 def best_rate(tried: Sequence[tuple[float, float | None]], sign: float) -> float | None:
-    """The rate with the best score, the smaller of equals; None where none came to a score."""
+    """The rate with the best score, the smaller of equal ones; None where no training has a score.
+
+    >>> best_rate([(0.1, 0.8), (0.01, 0.9), (1.0, None)], sign=1.0)
+    0.01
+    """
     scored = [(sign * score, -rate) for rate, score in tried if score is not None]
     return -max(scored)[1] if scored else None
 
 
 def _round(rate: float) -> float:
-    """Three digits: what a table shows is what was trained with."""
+    """Three digits: the table shows the exact rate."""
     return float(f"{rate:.3g}")

@@ -1,8 +1,9 @@
-"""Trainings of a comparison: run in the order planned, many as one program where that pays, each result kept as soon as it is there.
+"""The trainings of a comparison: run as planned, many as one program where that is faster.
 
-A training is a function of its recipe alone, and trainings that share a program are decided by the
-plan, not by what is still missing. So a comparison that was killed goes on where it was and ends as
-one never killed."""
+Each result is stored as soon as it exists. A training is a function of its recipe alone, and the
+plan decides which trainings share a program, not what is missing. So a comparison that was killed
+is resumed and ends as one without a kill.
+"""
 
 from __future__ import annotations
 
@@ -35,21 +36,21 @@ from danlu.training.population import (
 from danlu.training.setup import build_training
 from danlu.training.step import NonFiniteError
 
-MIN_EVALUATIONS = (
-    20  # of a training at least, where the recipe does not say how often: they are the curve
-)
+MIN_EVALUATIONS = 20  # the points of a curve, where the recipe does not set evaluate_every
 _PROBES, _PROBE_SECONDS = 5, 0.5
-_SETUP_SECONDS = 0.2  # seconds that a training by itself takes beside its updates: its folder, its checkpoints, its artifact
+# That a separate training takes beside its updates: for its folder, checkpoints and artifact.
+_SETUP_SECONDS = 0.2
 RunMode = Literal["auto", "vectorised", "one_by_one"]
 
 
 @dataclass(frozen=True)
 class ContestantFacts:
-    """What is known of a contestant before it is trained.
+    """What is measured of a contestant before it is trained.
 
-    `metric` and `better` are what is compared, `deciding` and `decides` the score by which a
-    training chooses what it releases; `seconds` are of one update by itself; `precision` and
-    `evaluate_every` are decided once."""
+    `metric` and `better` say what is compared; `deciding` and `decides` are the score, and its
+    direction, by which a training chooses its best weights. `seconds` is the time of one update of
+    a separate training; `data` is the digest of its data.
+    """
 
     metric: str
     better: str
@@ -65,7 +66,7 @@ class ContestantFacts:
 
 @dataclass(frozen=True)
 class Training:
-    """One training: a contestant (its place), a learning rate, a seed."""
+    """One training: the index of its contestant, a learning rate, a seed."""
 
     contestant: int
     rate: float
@@ -74,9 +75,9 @@ class Training:
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """What a training came to: `score` is the validation score of what it releases, None where it
-    failed, with its cause; `curve` holds the validation scores by step, `losses` the training
-    losses."""
+    """The result of a training. `score` is the validation score of its released weights; None where
+    it failed, and then `cause` says why. `curve` has the validation scores as (step, score),
+    `losses` the training losses as (step, loss)."""
 
     training: Training
     score: float | None
@@ -85,12 +86,12 @@ class TrainingResult:
     losses: list[tuple[int, float]]
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain data."""
+        """The result as JSON values."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, stored: dict[str, Any]) -> TrainingResult:
-        """The result that `as_dict` told."""
+        """The result that `as_dict` wrote."""
         curve, losses = (
             [(int(step), float(value)) for step, value in stored[name]]
             for name in ("curve", "losses")
@@ -99,10 +100,10 @@ class TrainingResult:
 
 
 def measure_contestant(contestant: Contestant, metric: str | None = None) -> ContestantFacts:
-    """The Facts of a contestant, by building it once and timing a few updates; `metric` is what is
-    compared (None: the deciding score).
+    """The facts of a contestant, by building it once and timing a few updates. `metric` is the
+    score compared (None: the deciding one).
 
-    Raises DanluError where it cannot be trained, or does not measure that.
+    Raises DanluError where it cannot be trained, or does not measure that score.
     """
     setup = build_training(
         recipes.with_changes(contestant.recipe, registry, {LEARNING_RATE: 0.0})
@@ -113,46 +114,61 @@ def measure_contestant(contestant: Contestant, metric: str | None = None) -> Con
             hint="give data.split a share for validation",
         )
     every_in_recipe = contestant.recipe.train.evaluate_every
-    every = every_in_recipe or min(setup.plan.evaluate_every, max(1, setup.plan.total_steps // MIN_EVALUATIONS))
+    every = every_in_recipe or min(
+        setup.plan.evaluate_every, max(1, setup.plan.total_steps // MIN_EVALUATIONS)
+    )
     evaluator = setup.evaluator
     compared, better = (
-        _metric_and_direction(contestant, evaluator, metric) if metric else (evaluator.metric, evaluator.better)
+        _metric_and_direction(contestant, evaluator, metric)
+        if metric
+        else (evaluator.metric, evaluator.better)
     )
     return ContestantFacts(
-        compared, better, evaluator.metric, evaluator.better, setup.plan.total_steps, every, setup.trainable,
-        setup.placement.precision, _seconds_per_update(setup.update), setup.data.digest,
-    )  # fmt: skip
+        metric=compared,
+        better=better,
+        deciding=evaluator.metric,
+        decides=evaluator.better,
+        total_steps=setup.plan.total_steps,
+        evaluate_every=every,
+        parameters=setup.trainable,
+        precision=setup.placement.precision,
+        seconds=_seconds_per_update(setup.update),
+        data=setup.data.digest,
+    )
 
 
 def _seconds_per_update(update: Callable[[int], None]) -> float:
-    """Of one update: the median of a few, the first left out."""
-    took: list[float] = []
-    while len(took) < _PROBES + 1 or (sum(took) < _PROBE_SECONDS and len(took) < 50):
-        began = time.perf_counter()
+    """The median time of a few updates, without the first."""
+    seconds: list[float] = []
+    while len(seconds) < _PROBES + 1 or (sum(seconds) < _PROBE_SECONDS and len(seconds) < 50):
+        started_at = time.perf_counter()
         try:
-            update(len(took))
+            update(len(seconds))
         except NonFiniteError:  # its trainings will say so
             break
-        took.append(time.perf_counter() - began)
-    return statistics.median(took[1:]) if len(took) > 1 else 0.0
+        seconds.append(time.perf_counter() - started_at)
+    return statistics.median(seconds[1:]) if len(seconds) > 1 else 0.0
 
 
-def _metric_and_direction(contestant: Contestant, evaluator: Evaluator, metric: str) -> tuple[str, str]:
-    """(metric, which is better) of a score asked for by name."""
+def _metric_and_direction(
+    contestant: Contestant, evaluator: Evaluator, metric: str
+) -> tuple[str, str]:
+    """(metric, "higher" | "lower") of a score that the caller names."""
     labels = {
         label: part.name for (label, _), part in zip(evaluator.metrics, contestant.recipe.metrics)
     }
     if metric not in (*labels, "loss"):
         near = nearest(metric, [*labels, "loss"])
         raise RunError(
-            f"{contestant.name} does not measure {metric}; what is measured is {', '.join([*labels, 'loss'])}.",
+            f"{contestant.name} does not measure {metric}; what is measured is "
+            f"{', '.join([*labels, 'loss'])}.",
             hint=f"did you mean {near[0]}?" if near else "add it to metrics",
         )
     return metric, "lower" if metric == "loss" else registry.metric_facts(labels[metric]).better
 
 
 class TrainingRunner:
-    """Runs trainings and remembers them in `folder`."""
+    """Runs trainings and stores their results in `folder`."""
 
     def __init__(
         self,
@@ -170,20 +186,20 @@ class TrainingRunner:
             say,
         )
 
-    def run(self, stage: str, wanted: Sequence[Training]) -> list[TrainingResult]:
-        """The results of all wanted, in their order; those that are there already are read."""
+    def run(self, stage: str, trainings: Sequence[Training]) -> list[TrainingResult]:
+        """The results of all trainings, in their order; stored ones are read."""
         results: dict[Training, TrainingResult] = {}
-        stacks = self._stacks(wanted)
+        stacks = self._stacks(trainings)
         for number, stack in enumerate(stacks):
             path = self.folder / "results" / f"{stage}-{number:03d}.json"
             for result in self._read_results(path, stack) or self._train_and_store(
                 path, stack, f"{stage}: {number + 1} of {len(stacks)}"
             ):
                 results[result.training] = result
-        return [results[training] for training in wanted]
+        return [results[training] for training in trainings]
 
     def recipe(self, training: Training) -> Recipe:
-        """The contestant's recipe with this rate and seed."""
+        """The contestant's recipe with the learning rate and seed of a training."""
         facts, recipe = (
             self.facts[training.contestant],
             self.contestants[training.contestant].recipe,
@@ -202,11 +218,11 @@ class TrainingRunner:
 
     # --- one program of many
 
-    def _stacks(self, wanted: Sequence[Training]) -> list[list[Training]]:
-        """Trainings that are one program: of one shape and one seed, which draws data and order for
-        all of them."""
+    def _stacks(self, trainings: Sequence[Training]) -> list[list[Training]]:
+        """Trainings that run as one program: of one architecture and one seed, which determines
+        data and order for all of them."""
         same_program: dict[tuple[str, int], list[Training]] = {}
-        for training in wanted:
+        for training in trainings:
             key = "" if self.on == "one_by_one" else stack_key(self.recipe(training))
             same_program.setdefault((key, training.seed), []).append(training)
         stacks = []
@@ -216,7 +232,7 @@ class TrainingRunner:
         return stacks
 
     def _size(self, key: str, members: Sequence[Training]) -> int:
-        """How many of a shape to train at a time; measured once, then remembered."""
+        """How many trainings of one architecture run at a time; measured once, then stored."""
         path = self.folder / "sizes.json"
         sizes = read_checked_json(path) if path.is_file() else {}
         if key not in sizes:
@@ -225,25 +241,28 @@ class TrainingRunner:
         return int(sizes[key])
 
     def _measure_size(self, members: Sequence[Training]) -> int:
-        recipes_of_members = [self.recipe(each) for each in members]
-        reason = next((why for why in map(reason_not_stackable, recipes_of_members) if why), "")
-        if not reason and len(recipes_of_members) > 1:
-            pace = measure_throughput(recipes_of_members, most=len(recipes_of_members))
-            reason = pace.reason
-            if pace.curve:
-                size, _, stacked = min(pace.curve, key=lambda each: each[2])
+        trial_recipes = [self.recipe(member) for member in members]
+        reason = next((why for why in map(reason_not_stackable, trial_recipes) if why), "")
+        if not reason and len(trial_recipes) > 1:
+            throughput = measure_throughput(trial_recipes, most=len(trial_recipes))
+            reason = throughput.reason
+            if throughput.curve:
+                size, _, stacked = min(throughput.curve, key=lambda point: point[2])
                 steps = self.facts[members[0].contestant].total_steps
-                if self.on == "vectorised" or steps * stacked < steps * pace.alone + _SETUP_SECONDS:
+                if (
+                    self.on == "vectorised"
+                    or steps * stacked < steps * throughput.alone + _SETUP_SECONDS
+                ):
                     why = (
                         reason
-                        if stacked < pace.alone
-                        else "to start each by itself would take longer"
+                        if stacked < throughput.alone
+                        else "starting each one separately would take longer"
                     )
                     self.say(f"up to {size} trainings as one program: {why}")
                     return size
         if self.on == "vectorised":
             raise RunError(
-                f"these trainings cannot be one program: {reason or 'there is one alone'}.",
+                f"these trainings cannot be one program: {reason or 'there is only one'}.",
                 hint="--on one_by_one",
             )
         self.say(f"trainings one by one{': ' + reason if reason else ''}")
@@ -252,37 +271,42 @@ class TrainingRunner:
     # --- results
 
     def _read_results(self, path: Path, stack: Sequence[Training]) -> list[TrainingResult]:
-        """The results that were kept of exactly these trainings; [] where there are none."""
+        """The stored results of exactly these trainings; [] where there are none."""
         try:
             stored = read_checked_json(path)
         except FileNotFoundError:
             return []
         except (OSError, ValueError) as error:
             raise RunError(
-                f"a kept result cannot be used: {error}.",
+                f"a stored result cannot be used: {error}.",
                 where=str(path),
-                hint="remove this file: it is made anew",
+                hint="remove this file; its trainings run again",
             ) from None
-        results = [TrainingResult.from_dict(each) for each in stored["results"]]
-        return results if [each.training for each in results] == list(stack) else []
+        results = [TrainingResult.from_dict(entry) for entry in stored["results"]]
+        return results if [result.training for result in results] == list(stack) else []
 
-    def _train_and_store(self, path: Path, stack: Sequence[Training], what: str) -> list[TrainingResult]:
-        began = time.perf_counter()
+    def _train_and_store(
+        self, path: Path, stack: Sequence[Training], progress: str
+    ) -> list[TrainingResult]:
+        started_at = time.perf_counter()
         results = [self._train_alone(stack[0])] if len(stack) == 1 else self._train_stacked(stack)
         path.parent.mkdir(exist_ok=True)
         replace_file(
-            path, with_checksum({"results": [json.loads(json.dumps(each.as_dict())) for each in results]})
+            path,
+            with_checksum(
+                {"results": [json.loads(json.dumps(result.as_dict())) for result in results]}
+            ),
         )
-        names = {self.contestants[each.contestant].name for each in stack}
+        names = {self.contestants[training.contestant].name for training in stack}
         who = names.pop() if len(names) == 1 else f"{len(stack)} trainings"
-        scores = [each.score for each in results if each.score is not None]
+        scores = [result.score for result in results if result.score is not None]
         sign = 1 if self.facts[0].better == "higher" else -1
         best = (
             f"best {self.facts[0].metric} {sign * max(sign * score for score in scores):.4g}"
             if scores
-            else "none came to a score"
+            else "no training has a score"
         )
-        self.say(f"{what}  {who}: {best}  ({time.perf_counter() - began:.1f} s)")
+        self.say(f"{progress}  {who}: {best}  ({time.perf_counter() - started_at:.1f} s)")
         return results
 
     def _train_stacked(self, stack: Sequence[Training]) -> list[TrainingResult]:
@@ -290,10 +314,12 @@ class TrainingRunner:
 
         def hear(events: list[TrialEvaluation]) -> Decision:
             for event in events:
-                scores_by_step[event.number].append((event.step, without_nonfinite(dict(event.scores))))
+                scores_by_step[event.number].append(
+                    (event.step, without_nonfinite(dict(event.scores)))
+                )
             return Decision()
 
-        outcomes = train_population([self.recipe(each) for each in stack], hear)
+        outcomes = train_population([self.recipe(training) for training in stack], hear)
         return [
             self._result(
                 training, outcome.cause if outcome.state == "failed" else "", scores, outcome.losses
@@ -302,8 +328,8 @@ class TrainingRunner:
         ]
 
     def _train_alone(self, training: Training) -> TrainingResult:
-        """Train as `danlu train` does, in a folder that is removed when the result is kept; going
-        on where a killed one left off."""
+        """Train as `danlu train` does, resuming what a killed process left, in a folder that is
+        deleted afterwards."""
         recipe = self.recipe(training)
         folder = (
             self.folder / "runs" / f"{training.contestant + 1}-{training.rate:g}-{training.seed}"
@@ -318,7 +344,9 @@ class TrainingRunner:
             cause = failure.message
         entries = _read_log(folder / "metrics.jsonl")
         scores = [(entry["step"], entry) for entry in entries if entry["split"] == "validation"]
-        losses = [(entry["step"], entry.get("loss")) for entry in entries if entry["split"] == "train"]
+        losses = [
+            (entry["step"], entry.get("loss")) for entry in entries if entry["split"] == "train"
+        ]
         result = self._result(training, cause, scores, losses)
         shutil.rmtree(folder, ignore_errors=True)
         return result
@@ -330,28 +358,31 @@ class TrainingRunner:
         evaluations: Sequence[tuple[int, Any]],
         losses: Sequence[tuple[int, Any]],
     ) -> TrainingResult:
-        """The Result of a training that told the scores of each evaluation: (step, score by
-        name)."""
+        """The result of a training from its `evaluations`: (step, score by name)."""
         facts, recipe = (
             self.facts[training.contestant],
             self.contestants[training.contestant].recipe,
         )
         curve = [
-            (int(step), deciding_score(scores, facts.metric), deciding_score(scores, facts.deciding))
+            (
+                int(step),
+                deciding_score(scores, facts.metric),
+                deciding_score(scores, facts.deciding),
+            )
             for step, scores in evaluations
         ]
         score = None if cause or not curve else curve[-1][1]
         deciding = [
-            (1 if facts.decides == "higher" else -1) * each
-            for _, _, each in curve
-            if each is not None
+            (1 if facts.decides == "higher" else -1) * decisive
+            for _, _, decisive in curve
+            if decisive is not None
         ]
         if score is not None and deciding and recipe.regularization.restore_best:
             sign = 1 if facts.decides == "higher" else -1
             score = next(
                 value
-                for _, value, each in curve
-                if each is not None and sign * each == max(deciding)
+                for _, value, decisive in curve
+                if decisive is not None and sign * decisive == max(deciding)
             )
         points = [(step, float(value)) for step, value, _ in curve if value is not None]
         return TrainingResult(

@@ -1,4 +1,4 @@
-"""From results to numbers: means with confidence intervals over seeds, steps to a target, and how far each is behind the best."""
+"""The statistics of a comparison: means with confidence intervals, and steps to a target."""
 
 from __future__ import annotations
 
@@ -14,14 +14,16 @@ from danlu.comparison.runs import ContestantFacts, TrainingResult
 
 @dataclass(frozen=True)
 class Standing:
-    """What a contestant came to.
+    """The result of one contestant.
 
-    `scores` holds one a seed (None where that training failed, `causes` says why), `mean` their
-    mean and `margin` half the width of its confidence interval (None for fewer than two). `behind`
-    is the mean difference to the best contestant, seed by seed, `behind_margin` half the width of
-    its interval: a difference smaller than that may be chance. `tried` are (learning rate, score)
-    of the search; `at_edge` tells that the best of them was the smallest or largest tried.
-    `steps_to_target` and `seconds_to_target` are those of the mean curve."""
+    `scores` has one value per seed (None where that training failed; `causes` says why), `mean` is
+    their mean, and `margin` half the width of its confidence interval (None for fewer than two
+    scores). `behind` is the mean difference to the best contestant over paired seeds,
+    `behind_margin` half the width of its interval: a smaller difference may be chance. `tried` are
+    the (learning rate, score) of the search; `at_edge` says that the best of them was the smallest
+    or largest tried. `steps_to_target` and `seconds_to_target` are read from the mean curve.
+    `curve` and `losses` have points (step, mean, lowest, highest over seeds).
+    """
 
     name: str
     learning_rate: float
@@ -45,13 +47,13 @@ class Standing:
 
     @property
     def seconds(self) -> float:
-        """Of a training by itself: its updates, without reading data and evaluations."""
+        """Seconds of the updates of one separate training, without reading data and evaluations."""
         return self.seconds_per_step * self.total_steps
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """All standings, the best first. `folder` holds the files."""
+    """All standings, the best first. `folder` has the files."""
 
     metric: str
     better: str
@@ -62,25 +64,32 @@ class Comparison:
     folder: Path
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain data."""
+        """The comparison as JSON values."""
         return {**asdict(self), "folder": str(self.folder)}
 
     def sentence(self) -> str:
-        """What the table tells, and whom the best cannot be told from."""
-        alive = [standing for standing in self.standings if standing.mean is not None]
-        if not alive:
-            return "No training came to a score; comparison.json says why."
+        """A summary of the table: the seeds, and which contestants are not distinguishable from the
+        best."""
+        scored = [standing for standing in self.standings if standing.mean is not None]
+        if not scored:
+            return "No training has a score; comparison.json says why."
         close = [
             standing.name
-            for standing in alive[1:]
-            if standing.behind_margin is not None and (standing.behind or 0.0) <= standing.behind_margin
+            for standing in scored[1:]
+            if standing.behind_margin is not None
+            and (standing.behind or 0.0) <= standing.behind_margin
         ]
-        text = f"Scores are of the validation split, over {len(self.seeds)} seed{'s' * (len(self.seeds) > 1)}."
+        plural = "s" * (len(self.seeds) > 1)
+        text = f"Scores are of the validation split, over {len(self.seeds)} seed{plural}."
         if close:
-            text += f" By these seeds {alive[0].name} cannot be told from {', '.join(close)}."
-        edges = [standing.name for standing in alive if standing.at_edge]
+            text += (
+                f" With these seeds {scored[0].name} is not distinguishable from "
+                f"{', '.join(close)}."
+            )
+        edges = [standing.name for standing in scored if standing.at_edge]
         return text + (
-            f" At the edge of the rates tried: {', '.join(edges)}; more --rates may do better."
+            f" The best learning rate is the smallest or largest one tried: {', '.join(edges)}; "
+            "more --rates may improve it."
             if edges
             else ""
         )
@@ -108,10 +117,14 @@ class Comparison:
             score += f" ± {_two_digits(standing.margin)}" if standing.margin is not None else ""
         failed = sum(score is None for score in standing.scores)
         score += (
-            f"  ({failed} of {len(standing.scores)} failed)" if failed and standing.mean is not None else ""
+            f"  ({failed} of {len(standing.scores)} failed)"
+            if failed and standing.mean is not None
+            else ""
         )
         behind = (
-            "" if standing.behind is None or standing is self.standings[0] else _two_digits(standing.behind)
+            ""
+            if standing.behind is None or standing is self.standings[0]
+            else _two_digits(standing.behind)
         )
         behind += (
             f" ± {_two_digits(standing.behind_margin)}"
@@ -123,7 +136,14 @@ class Comparison:
             "–" if standing.seconds_to_target is None else f"{standing.seconds_to_target:.2g}",
         ]
         rate = f"{standing.learning_rate:g}" + (" (edge)" if standing.at_edge else "")
-        return [standing.name, rate, score, behind, *reached, f"{1000 * standing.seconds_per_step:.3g}"]
+        return [
+            standing.name,
+            rate,
+            score,
+            behind,
+            *reached,
+            f"{1000 * standing.seconds_per_step:.3g}",
+        ]
 
 
 def summarize(
@@ -136,12 +156,13 @@ def summarize(
     target: float | None,
     folder: Path,
 ) -> Comparison:
-    """The Comparison of contestants, given for each its search and the results of its seeds (the
-    same seeds for all, in one order)."""
+    """The Comparison of contestants: one value per contestant in each argument; `finals` has the
+    results of its seeds, the same seeds for all in one order."""
     better = facts[0].better
     sign = 1.0 if better == "higher" else -1.0
     curves = [
-        mean_curve([result.curve for result in results if result.score is not None]) for results in finals
+        mean_curve([result.curve for result in results if result.score is not None])
+        for results in finals
     ]
     losses = [
         mean_curve([result.losses for result in results if result.score is not None])
@@ -149,9 +170,8 @@ def summarize(
     ]
     tops = [sign * max(sign * value for _, value, _, _ in curve) for curve in curves if curve]
     if target is None and tops:
-        target = sign * min(
-            sign * top for top in tops
-        )  # what the weakest comes to: the others are there earlier
+        # The best score of the weakest contestant: the others reach it earlier.
+        target = sign * min(sign * top for top in tops)
     means = [
         statistics.fmean(scores) if (scores := _scores(results)) else None for results in finals
     ]
@@ -169,14 +189,27 @@ def summarize(
         rates_tried = [rate for rate, _ in tried[index]]
         standings.append(
             Standing(
-                names[index], rates[index], len(rates_tried) > 1 and rates[index] in (min(rates_tried), max(rates_tried)), list(tried[index]),
-                [result.score for result in results], [result.cause for result in results], means[index], margin(scores, confidence),
-                statistics.fmean(differences) if differences else None, margin(differences, confidence), facts[index].total_steps,
-                facts[index].parameters, facts[index].seconds, reached,
-                None if reached is None else reached * facts[index].seconds, curves[index], losses[index],
+                name=names[index],
+                learning_rate=rates[index],
+                at_edge=len(rates_tried) > 1
+                and rates[index] in (min(rates_tried), max(rates_tried)),
+                tried=list(tried[index]),
+                scores=[result.score for result in results],
+                causes=[result.cause for result in results],
+                mean=means[index],
+                margin=margin(scores, confidence),
+                behind=statistics.fmean(differences) if differences else None,
+                behind_margin=margin(differences, confidence),
+                total_steps=facts[index].total_steps,
+                parameters=facts[index].parameters,
+                seconds_per_step=facts[index].seconds,
+                steps_to_target=reached,
+                seconds_to_target=None if reached is None else reached * facts[index].seconds,
+                curve=curves[index],
+                losses=losses[index],
             )
-        )  # fmt: skip
-    standings.sort(key=lambda each: (each.mean is None, -sign * (each.mean or 0.0)))
+        )
+    standings.sort(key=lambda standing: (standing.mean is None, -sign * (standing.mean or 0.0)))
     seeds = [result.training.seed for result in finals[0]]
     return Comparison(facts[0].metric, better, confidence, seeds, target, standings, folder)
 
@@ -188,6 +221,9 @@ def _scores(results: Sequence[TrainingResult]) -> list[float]:
 def margin(values: Sequence[float], confidence: float) -> float | None:
     """Half the width of the confidence interval of the mean, by Student's t-distribution; None for
     fewer than two values.
+
+    >>> round(margin([1.0, 2.0, 3.0], 0.95), 3)
+    2.484
 
     Source: Student, 1908, Biometrika 6(1), 1-25.
     """
@@ -205,7 +241,11 @@ def margin(values: Sequence[float], confidence: float) -> float | None:
 def mean_curve(
     curves: Sequence[Sequence[tuple[int, float]]],
 ) -> list[tuple[int, float, float, float]]:
-    """(step, mean, least, greatest) at each step that all curves have."""
+    """(step, mean, lowest, highest) at each step that all curves have.
+
+    >>> mean_curve([[(1, 0.5), (2, 1.0)], [(1, 1.5)]])
+    [(1, 1.0, 0.5, 1.5)]
+    """
     if not curves:
         return []
     by_step = [dict(curve) for curve in curves]
@@ -220,7 +260,11 @@ def mean_curve(
 def steps_to_reach(
     curve: Sequence[tuple[int, float, float, float]], target: float | None, sign: float
 ) -> int | None:
-    """The first step at which the mean curve is at the target or beyond it."""
+    """The first step at which the mean curve reaches the target; None where it does not.
+
+    >>> steps_to_reach([(1, 0.5, 0.5, 0.5), (2, 0.9, 0.9, 0.9)], 0.8, sign=1.0)
+    2
+    """
     if target is None:
         return None
     return next((step for step, value, _, _ in curve if sign * value >= sign * target), None)

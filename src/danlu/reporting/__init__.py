@@ -1,9 +1,10 @@
-"""Reports as files: what a study found (tables, one HTML page, PNG plots), and the charts that other verbs draw.
+"""Reports as files: tables, one HTML page and PNG plots of a study; charts for other verbs.
 
-The way of a chart: `history`, `curves`, `importance`, `parallel`, `slices` and `pareto` make a
-`drawing.Figure` of what is told; `svg` and `png` draw any Figure, so that the page and the plots
-show the same. `page` puts the figures into one self-contained HTML file, `tables` writes the trials
-as CSV and Parquet. Begin with `studies`."""
+How a chart is made: `history`, `importance`, `parallel`, `slices` and `pareto` build a
+`figure.Figure` from a `study_data.StudyData`; `svg` and `png` draw any Figure, so that the page and
+the plots show the same. `page` puts the figures into one self-contained HTML file; `tables` writes
+the trials as CSV and Parquet. Begin with `study_report`.
+"""
 
 from __future__ import annotations
 

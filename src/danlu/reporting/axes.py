@@ -1,4 +1,4 @@
-"""Axes of scores and of options, chosen by what the trials show."""
+"""The axes of scores and of options, chosen by the values that the trials have."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from danlu.reporting.figure import Axis, axis, category_axis
 from danlu.reporting.study_data import Bilingual, Objective, ReportedTrial, short, text_of
 
 _LOG_RATIO = 50.0  # times: positive numbers that differ by more stand on a logarithmic axis
-_MAX_STRETCH = 4.0  # times its range without them: so far an axis is stretched for scores that went astray
+_MAX_STRETCH = (
+    4.0  # times its range without them: so far an axis is stretched for scores that went astray
+)
 _OUTLIER_IQRS = 3.0  # quartile distances beyond the quartile: there a bad score went astray
 
 
 def score_axis(scores: Sequence[float], objective: Objective) -> tuple[Axis, int]:
-    """(Axis, how many scores lie beyond its worse end and are drawn there).
-
-    One trial that went astray must not press all others into a line.
-    """
+    """(the Axis, how many scores are beyond its worse end and drawn there): outliers must not press
+    all other scores into a line."""
     finite = np.array([score for score in scores if math.isfinite(score)])
     label = objective.metric
     if len(finite) and finite.min() > 0 and finite.max() > _LOG_RATIO * finite.min():
@@ -39,19 +39,20 @@ def score_axis(scores: Sequence[float], objective: Objective) -> tuple[Axis, int
 
 
 def clipped_note(count: int) -> tuple[Bilingual, ...]:
-    """The note on scores that lie beyond an axis."""
+    """The note about scores that are beyond an axis; () where there are none."""
     if not count:
         return ()
     return (
         Bilingual(
-            f"{count} {'trial was' if count == 1 else 'trials were'} so much worse that they are drawn at the edge.",
+            f"{count} {'trial was' if count == 1 else 'trials were'} so much worse that they are "
+            "drawn at the edge.",
             f"有 {count} 个试验差得太远，画在边缘上。",
         ),
     )
 
 
 class OptionAxis:
-    """Where the values of one option of the space stand."""
+    """The axis of one option of the search space."""
 
     def __init__(self, dimension: Dimension, trials: Sequence[ReportedTrial]) -> None:
         self.name, self.log = dimension.name, dimension.log
@@ -77,7 +78,8 @@ class OptionAxis:
             )
 
     def position(self, trial: ReportedTrial) -> float | None:
-        """The value of a trial on this axis; None where the option was not asked of it."""
+        """The position of a trial's value on this axis; None where the trial does not have the
+        option."""
         if self.name not in trial.values:
             return None
         value = trial.values[self.name]

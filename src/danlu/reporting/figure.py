@@ -19,8 +19,7 @@ SHADES = 10
 
 @dataclass(frozen=True)
 class Axis:
-    """A scale from `low` to `high` and the places that bear a label. `log`: equal ratios stand at
-    equal distances."""
+    """A scale from `low` to `high` with ticks as (value, label); `log`: a logarithmic one."""
 
     low: float
     high: float
@@ -29,7 +28,12 @@ class Axis:
     log: bool = False
 
     def share(self, value: float) -> float:
-        """Where a value stands: 0 at low, 1 at high, held between them."""
+        """The position of a value: 0 at `low`, 1 at `high`; values outside are moved to the nearer
+        end.
+
+        >>> Axis(0.0, 10.0).share(2.5), Axis(1.0, 100.0, log=True).share(10.0)
+        (0.25, 0.5)
+        """
         if self.log:
             low, high, value = (
                 math.log(self.low),
@@ -43,7 +47,7 @@ class Axis:
 
 @dataclass(frozen=True)
 class Points:
-    """Dots at (x, y); `trials` are the trials they stand for."""
+    """Dots at (x, y); `trials` are the numbers of their trials."""
 
     x: Sequence[float]
     y: Sequence[float]
@@ -54,7 +58,7 @@ class Points:
 
 @dataclass(frozen=True)
 class Line:
-    """A polyline; where `steps`, each y holds until the next x."""
+    """A polyline; with `steps`, each y lasts until the next x."""
 
     x: Sequence[float]
     y: Sequence[float]
@@ -75,8 +79,8 @@ class Band:
 
 @dataclass(frozen=True)
 class Bar:
-    """A bar from the left edge to x, with its middle at y and so much thickness on the y axis;
-    `says` stands at its end."""
+    """A horizontal bar from the left edge to x, centred at y, with a thickness in units of the y
+    axis and a text at its end."""
 
     x: float
     y: float
@@ -87,7 +91,7 @@ class Bar:
 
 @dataclass(frozen=True)
 class Label:
-    """A word at (x, y)."""
+    """A text at (x, y)."""
 
     x: float
     y: float
@@ -98,7 +102,7 @@ class Label:
 
 @dataclass(frozen=True)
 class Rule:
-    """An upright line over the whole height at x: an axis of its own."""
+    """A vertical line at x over the whole height: an axis of parallel coordinates."""
 
     x: float
 
@@ -108,7 +112,7 @@ Mark = Points | Line | Band | Bar | Label | Rule
 
 @dataclass(frozen=True)
 class Panel:
-    """One coordinate system; `width` is its share of the figure's row."""
+    """One coordinate system with its marks."""
 
     x: Axis
     y: Axis
@@ -119,8 +123,8 @@ class Panel:
 
 @dataclass(frozen=True)
 class Figure:
-    """Panels in rows of `columns`; `name` is its file and its place in the page, `legend` the roles
-    that need a word."""
+    """Panels in rows of `columns`. `name` is its file name and its id in the page; `legend`
+    explains roles."""
 
     name: str
     title: Bilingual
@@ -141,7 +145,8 @@ def axis(
     whole: bool = False,
     room: float = 0.04,
 ) -> Axis:
-    """An Axis that holds all finite values, with round ticks; `whole`: ticks at integers alone."""
+    """An Axis that contains all finite values, with round ticks. `whole`: ticks at integers only.
+    `room`: the margin at each end, as a share of the range."""
     finite = [float(value) for value in values if math.isfinite(value) and (value > 0 or not log)]
     low, high = (min(finite), max(finite)) if finite else (0.0, 1.0) if not log else (1.0, 10.0)
     if log:
@@ -159,7 +164,11 @@ def axis(
 def linear_ticks(
     low: float, high: float, whole: bool = False, most: int = 6
 ) -> tuple[tuple[float, str], ...]:
-    """Round numbers (1, 2 or 5 times a power of ten apart) within [low, high]."""
+    """Round numbers (1, 2 or 5 times a power of ten apart) within [low, high], with their labels.
+
+    >>> linear_ticks(0, 10, most=2)
+    ((0.0, '0'), (5.0, '5'), (10.0, '10'))
+    """
     rough = (high - low) / most
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * 0.75)
@@ -205,7 +214,7 @@ def log_ticks(low: float, high: float, most: int = 6) -> tuple[tuple[float, str]
 
 
 def category_axis(names: Sequence[str], label: Text = "") -> Axis:
-    """An Axis of words, one at each whole number from 0."""
+    """An Axis of names, one at each integer from 0."""
     return Axis(
         -0.5,
         max(len(names), 1) - 0.5,
@@ -215,7 +224,11 @@ def category_axis(names: Sequence[str], label: Text = "") -> Axis:
 
 
 def thinned(count: int, most: int) -> list[int]:
-    """At most `most` of the places 0 ... count - 1, evenly, the first and the last among them."""
+    """At most `most` of the indices 0 ... count - 1, evenly spaced, with the first and the last.
+
+    >>> thinned(9, 3)
+    [0, 4, 8]
+    """
     if count <= most:
         return list(range(count))
     return sorted({round(index * (count - 1) / (most - 1)) for index in range(most)})

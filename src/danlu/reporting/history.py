@@ -1,4 +1,4 @@
-"""The history of a study: every trial in its order, and the best so far."""
+"""The history of a study: every trial in its order, the best score so far, and learning curves."""
 
 from __future__ import annotations
 
@@ -17,17 +17,25 @@ _KINDS: dict[str, Bilingual] = {
 
 
 def history(study: StudyData) -> Figure | None:
-    """Objective by trial number, one panel an objective; None where no trial has a score."""
+    """Objective by trial number, one panel per objective; None where no trial has a score."""
     if not study.complete:
         return None
     panels, clipped, states = [], 0, set()
-    for place, objective in enumerate(study.objectives):
-        dots: dict[str, list[tuple[ReportedTrial, float]]] = {"complete": [], "pruned": [], "failed": []}
-        for trial in [each for each in study.trials if each.state in ("complete", "pruned")]:
-            value = study.score(trial, place)
+    for objective_index, objective in enumerate(study.objectives):
+        dots: dict[str, list[tuple[ReportedTrial, float]]] = {
+            "complete": [],
+            "pruned": [],
+            "failed": [],
+        }
+        for trial in study.trials:
+            if trial.state not in ("complete", "pruned"):
+                continue
+            value = study.score(trial, objective_index)
             if value is not None:
                 dots[trial.state].append((trial, value))
-        scores, outliers = score_axis([value for kind in dots.values() for _, value in kind], objective)
+        scores, outliers = score_axis(
+            [value for kind in dots.values() for _, value in kind], objective
+        )
         worst = scores.low if objective.direction == "higher" else scores.high
         dots["failed"] = [(trial, worst) for trial in study.trials if trial.state == "failed"]
         numbers = axis(
@@ -36,17 +44,17 @@ def history(study: StudyData) -> Figure | None:
             whole=True,
             room=0.02,
         )
-        marks: list[Mark] = [_best_so_far(study, place)] if study.complete else []
+        marks: list[Mark] = [_best_so_far(study, objective_index)] if study.complete else []
         for kind, dots_of_kind in dots.items():
             kept = [dots_of_kind[index] for index in thinned(len(dots_of_kind), MAX_DOTS)]
             if kept:
                 states.add(kind)
                 marks.append(
                     Points(
-                        [each.number for each, _ in kept],
+                        [trial.number for trial, _ in kept],
                         [value for _, value in kept],
                         kind,
-                        [each.number for each, _ in kept],
+                        [trial.number for trial, _ in kept],
                     )
                 )
         clipped += outliers
@@ -79,7 +87,7 @@ def _best_so_far(study: StudyData, objective: int) -> Line:
 
 
 def curves(study: StudyData) -> Figure | None:
-    """What each trial reported on its way; None where none reported twice."""
+    """The learning curve of each trial; None where no trial has two reported scores."""
     long = [trial for trial in study.trials if len(trial.curve) > 1]
     if not long:
         return None

@@ -1,13 +1,12 @@
-"""Which options decide the score: fANOVA over all trials, and PED-ANOVA for getting among the best.
+"""Which options determine the score: fANOVA over all trials, PED-ANOVA for the best ones.
 
-fANOVA fits a forest of trees to the trials and shares the variance of its prediction among the
-options.
-Source: Hutter, Hoos and Leyton-Brown, 2014, An Efficient Approach for Assessing Hyperparameter
-Importance, ICML. PED-ANOVA asks how far the values of an option among the best tenth of the trials
-differ from those of all trials.
-Source: Watanabe, Bansal and Hutter, 2023, arXiv:2304.10255. Both are Optuna's. Shares of one method
-add up to 1 over the options that every trial has; an option that is asked of some trials alone is
-judged among those."""
+fANOVA fits a random forest to the trials and divides the variance of its prediction among the
+options (Hutter, Hoos and Leyton-Brown, 2014, An Efficient Approach for Assessing Hyperparameter
+Importance, ICML). PED-ANOVA measures how much the values of an option among the best tenth of the
+trials differ from those of all trials (Watanabe, Bansal and Hutter, 2023, arXiv:2304.10255). Both
+are Optuna's. The shares of one method add up to 1 over the options that every trial has; an option
+that only some trials have is judged among those.
+"""
 
 from __future__ import annotations
 
@@ -26,13 +25,15 @@ if TYPE_CHECKING:
     import optuna
 
 MIN_TRIALS = 8  # complete trials; with fewer any order of options could come out
-_MAX_FOREST_TRIALS = 300  # trials that the forest is fitted to, evenly chosen: its time grows with their square
+_MAX_FOREST_TRIALS = (
+    300  # trials that the forest is fitted to, evenly chosen: its time grows with their square
+)
 
 
 @dataclass(frozen=True)
 class Importance:
-    """The shares of one option for one objective; `trials` is how many had it, `always` whether all
-    did."""
+    """The shares of one option for one objective: of the variance, and in reaching the best tenth.
+    `trials` is how many trials have the option; `always` whether all have it."""
 
     option: str
     objective: str
@@ -43,8 +44,8 @@ class Importance:
 
 
 def import_libraries() -> None:
-    """Import what `importances` computes with: 1.7 s, which a caller who waits for something else
-    can spend meanwhile."""
+    """Import what `importances` needs. It takes 1.7 s, which a caller can spend while it waits for
+    something else."""
     with contextlib.suppress(ImportError):
         import optuna
 
@@ -52,8 +53,8 @@ def import_libraries() -> None:
 
 
 def importances(study: StudyData) -> list[Importance]:
-    """Every option for every objective, the weightiest first; [] where there are fewer than eight
-    complete trials or two options."""
+    """The importance of every option for every objective, the highest share of variance first; []
+    where there are fewer than eight complete trials, or no options."""
     if len(study.complete) < MIN_TRIALS or not study.space:
         return []
     results = []
@@ -62,7 +63,9 @@ def importances(study: StudyData) -> list[Importance]:
         if len({float((trial.scores or ())[index]) for trial in trials}) < 2:
             continue  # all the same: nothing decided anything
         everywhere = [
-            each for each in study.space if all(each.name in trial.values for trial in trials)
+            dimension
+            for dimension in study.space
+            if all(dimension.name in trial.values for trial in trials)
         ]
         shares = _shares(everywhere, trials, index, objective)
         results += [
@@ -70,21 +73,30 @@ def importances(study: StudyData) -> list[Importance]:
             for name, (variance, best) in shares.items()
         ]
         for dimension in study.space:
-            some = [trial for trial in trials if dimension.name in trial.values]
-            if dimension in everywhere or len(some) < MIN_TRIALS:
+            having_it = [trial for trial in trials if dimension.name in trial.values]
+            if dimension in everywhere or len(having_it) < MIN_TRIALS:
                 continue
-            share = _shares([*everywhere, dimension], some, index, objective).get(dimension.name)
+            share = _shares([*everywhere, dimension], having_it, index, objective).get(
+                dimension.name
+            )
             if share is not None:
-                results.append(Importance(dimension.name, objective.metric, *share, len(some), False))
+                results.append(
+                    Importance(dimension.name, objective.metric, *share, len(having_it), False)
+                )
     order = {objective.metric: index for index, objective in enumerate(study.objectives)}
-    return sorted(results, key=lambda each: (order[each.objective], -each.variance, each.option))
+    return sorted(
+        results, key=lambda share: (order[share.objective], -share.variance, share.option)
+    )
 
 
 def _shares(
-    space: Sequence[Dimension], trials: Sequence[ReportedTrial], place: int, objective: Objective
+    space: Sequence[Dimension],
+    trials: Sequence[ReportedTrial],
+    objective_index: int,
+    objective: Objective,
 ) -> dict[str, tuple[float, float]]:
-    """(share of the variance, share in being among the best tenth) by option that took more than
-    one value."""
+    """(share of the variance, share in reaching the best tenth) of each option with more than one
+    value."""
     import optuna
 
     axes = {dimension.name: OptionAxis(dimension, trials) for dimension in space}
@@ -107,13 +119,13 @@ def _shares(
                 searched,
                 axes,
                 [trials[index] for index in thinned(len(trials), _MAX_FOREST_TRIALS)],
-                place,
+                objective_index,
                 objective,
             )
             forest = optuna.importance.get_param_importances(
                 subset, evaluator=optuna.importance.FanovaImportanceEvaluator(seed=0)
             )
-            all_trials = _study(searched, axes, trials, place, objective)
+            all_trials = _study(searched, axes, trials, objective_index, objective)
             best = optuna.importance.get_param_importances(
                 all_trials, evaluator=optuna.importance.PedAnovaImportanceEvaluator()
             )
@@ -129,13 +141,15 @@ def _study(
     index: int,
     objective: Objective,
 ) -> optuna.Study:
-    """The trials as an Optuna study in memory; a choice is known by its place."""
+    """The trials as an Optuna study in memory; a choice is represented by its index."""
     import optuna
 
     study = optuna.create_study(
         direction="maximize" if objective.direction == "higher" else "minimize"
     )
-    distributions = {dimension.name: _distribution(dimension, axes[dimension.name]) for dimension in space}
+    distributions = {
+        dimension.name: _distribution(dimension, axes[dimension.name]) for dimension in space
+    }
     study.add_trials(
         [
             optuna.trial.create_trial(
@@ -164,20 +178,37 @@ def _param(option_axis: OptionAxis, trial: ReportedTrial) -> Any:
 
 
 def importance_chart(study: StudyData, importances_found: Sequence[Importance]) -> Figure | None:
-    """Two bars an option, one panel an objective."""
+    """Two bars per option, one panel per objective; None where there is no importance."""
     panels = []
     for objective in study.objectives:
-        of_objective = [importance for importance in importances_found if importance.objective == objective.metric]
+        of_objective = [
+            importance
+            for importance in importances_found
+            if importance.objective == objective.metric
+        ]
         if not of_objective:
             continue
         bars = []
         for index, importance in enumerate(of_objective):
             row = len(of_objective) - 1 - index
             kind = "" if importance.always else " some"
-            bars.append(Bar(importance.variance, row + 0.2, 0.34, "first" + kind, f"{importance.variance:.2f}"))
-            bars.append(Bar(importance.best, row - 0.2, 0.34, "second" + kind, f"{importance.best:.2f}"))
+            bars.append(
+                Bar(
+                    importance.variance,
+                    row + 0.2,
+                    0.34,
+                    "first" + kind,
+                    f"{importance.variance:.2f}",
+                )
+            )
+            bars.append(
+                Bar(importance.best, row - 0.2, 0.34, "second" + kind, f"{importance.best:.2f}")
+            )
         names = tuple(
-            (float(len(of_objective) - 1 - index), short(importance.option, 26) + ("" if importance.always else " *"))
+            (
+                float(len(of_objective) - 1 - index),
+                short(importance.option, 26) + ("" if importance.always else " *"),
+            )
             for index, importance in enumerate(of_objective)
         )
         share = Axis(0.0, 1.12, linear_ticks(0, 1), Bilingual("share", "份额"))
@@ -191,7 +222,8 @@ def importance_chart(study: StudyData, importances_found: Sequence[Importance]) 
         "importance",
         Bilingual("Importance of options", "各选项的重要性"),
         Bilingual(
-            "How much of the score's variation an option explains, and how much it decides over being among the best tenth of the trials.",
+            "How much of the score's variation an option explains, and how much it decides over "
+            "being among the best tenth of the trials.",
             "一个选项解释了成绩波动的多大份额；以及它在多大程度上决定一个试验能否进入最好的十分之一。",
         ),
         panels,
@@ -206,7 +238,8 @@ def importance_chart(study: StudyData, importances_found: Sequence[Importance]) 
         left=200,
         notes=[
             Bilingual(
-                "Shares are estimates from these trials: with few trials, or options that go together, they are rough.",
+                "Shares are estimates from these trials: with few trials, or options that go "
+                "together, they are rough.",
                 "份额由这些试验估计而来：试验很少，或几个选项相互牵连时，只是粗略的。",
             ),
             *(

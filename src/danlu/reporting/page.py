@@ -1,8 +1,9 @@
-"""A study as ONE HTML page: no request goes out of it, whatever the names and values in it say.
+"""A study as ONE self-contained HTML page, safe whatever the names and values in it contain.
 
-Text reaches the page escaped; the data of the trials stands in it as JSON whose angle brackets and
-ampersands are escaped; and its own policy lets the browser run only the one script whose hash it
-names, load nothing and send nothing."""
+All text is escaped. The data of the trials is JSON with its angle brackets and ampersands escaped.
+The page's content security policy lets the browser run only the one script whose hash it names,
+load nothing, and send nothing.
+"""
 
 from __future__ import annotations
 
@@ -53,7 +54,8 @@ _TEXTS = {
     "option": Bilingual("option", "选项"),
     "objective": Bilingual("objective", "目标"),
     "how": Bilingual(
-        "Point at a mark, or focus a chart and press ← →: the same trial is shown in every chart. Esc lets go of it.",
+        "Point at a mark, or focus a chart and press ← →: the same trial is shown in every chart. "
+        "Esc lets go of it.",
         "用鼠标指向图中的点或线，或选中一张图后按 ← →：所有图里同一个试验会一起标出。按 Esc 取消。",
     ),
     "files": Bilingual(
@@ -70,8 +72,10 @@ _HEADS = {
 }
 
 
-def html_page(study: StudyData, figures: Sequence[Figure], importances: Sequence[Importance]) -> str:
-    """The whole page as text."""
+def html_page(
+    study: StudyData, figures: Sequence[Figure], importances: Sequence[Importance]
+) -> str:
+    """The page as text."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
 
@@ -113,7 +117,10 @@ def html_page(study: StudyData, figures: Sequence[Figure], importances: Sequence
         else None,
         data=Markup(
             _json(
-                {"trials": [_script_entry(study, trial) for trial in study.trials], "words": _script_words()}
+                {
+                    "trials": [_script_entry(study, trial) for trial in study.trials],
+                    "words": _script_words(),
+                }
             )
         ),
         style=Markup(svg.style("chart.css") + svg.style("page.css")),
@@ -123,7 +130,7 @@ def html_page(study: StudyData, figures: Sequence[Figure], importances: Sequence
 
 
 def _json(value: Any) -> str:
-    """JSON that no HTML parser takes for markup."""
+    """JSON in which no HTML parser finds markup."""
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     for mark in "<>&\u2028\u2029":
         text = text.replace(mark, f"\\u{ord(mark):04x}")
@@ -163,14 +170,16 @@ def _best(study: StudyData, trial: ReportedTrial) -> dict[str, Any]:
         "number": trial.number,
         "scores": [number(float(score)) for score in trial.scores or ()],
         "options": [
-            short(text_of(trial.values[dimension.name]), 60) if dimension.name in trial.values else "–"
+            short(text_of(trial.values[dimension.name]), 60)
+            if dimension.name in trial.values
+            else "–"
             for dimension in study.space
         ],
     }
 
 
 def _failures(study: StudyData) -> list[dict[str, Any]]:
-    """Causes, the most frequent first, with the numbers of some trials of each."""
+    """The causes of failures, the most frequent first, with the numbers of some trials of each."""
     failed = [
         (clean(trial.cause) or "unknown", trial.number)
         for trial in study.trials
@@ -191,14 +200,19 @@ def _failures(study: StudyData) -> list[dict[str, Any]]:
 
 def _heads(study: StudyData) -> list[dict[str, Any]]:
     heads: list[tuple[Bilingual, bool]] = [(_TEXTS["trial"], False), (_HEADS["state"], False)]
-    heads += [(Bilingual(each.metric, each.metric), True) for each in study.objectives]
-    heads += [(Bilingual(each.name, each.name), each.kind != "choice") for each in study.space]
+    heads += [
+        (Bilingual(objective.metric, objective.metric), True) for objective in study.objectives
+    ]
+    heads += [
+        (Bilingual(dimension.name, dimension.name), dimension.kind != "choice")
+        for dimension in study.space
+    ]
     heads += [(_HEADS["seconds"], True), (_HEADS["steps"], True), (_HEADS["cause"], False)]
     return [{"words": words, "number": numeric} for words, numeric in heads]
 
 
 def _rows_shown(study: StudyData) -> list[ReportedTrial]:
-    """All trials in their order, or the best thousand in theirs."""
+    """All trials by number; of more than MAX_ROWS the best ones, best first."""
     if len(study.trials) <= MAX_ROWS:
         return list(study.trials)
     ranked = sorted(study.complete, key=lambda trial: -study.merits(trial)[0])
@@ -213,7 +227,11 @@ def _row(study: StudyData, trial: ReportedTrial) -> dict[str, Any]:
         cells.append(_cell(study.score(trial, index), True))
     for dimension in study.space:
         cells.append(
-            _cell(trial.values.get(dimension.name), dimension.kind != "choice", dimension.name in trial.values)
+            _cell(
+                trial.values.get(dimension.name),
+                dimension.kind != "choice",
+                dimension.name in trial.values,
+            )
         )
     cells += [_cell(round(trial.seconds, 2), True), _cell(trial.steps, True)]
     cells.append(_cell(trial.cause or None, False))
@@ -234,13 +252,16 @@ def _cell(value: Any, numeric: bool, there: bool = True) -> dict[str, Any]:
 
 
 def _script_entry(study: StudyData, trial: ReportedTrial) -> dict[str, Any]:
-    """What the script shows of a picked trial."""
-    scored = [(each.metric, study.score(trial, index)) for index, each in enumerate(study.objectives)]
+    """What the script shows of a selected trial."""
+    scored = [
+        (objective.metric, study.score(trial, index))
+        for index, objective in enumerate(study.objectives)
+    ]
     scores = [[metric, number(score)] for metric, score in scored if score is not None]
     options = [
-        [each.name, short(text_of(trial.values[each.name]), 80)]
-        for each in study.space
-        if each.name in trial.values
+        [dimension.name, short(text_of(trial.values[dimension.name]), 80)]
+        for dimension in study.space
+        if dimension.name in trial.values
     ]
     entry = {"number": trial.number, "state": trial.state, "scores": scores, "options": options}
     return {**entry, "cause": short(clean(trial.cause), 200)} if trial.cause else entry

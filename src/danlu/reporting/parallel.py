@@ -1,4 +1,4 @@
-"""Parallel coordinates: a line a trial through the options it tried, to the score it reached."""
+"""Parallel coordinates: one line per trial, through its options to the score it reached."""
 
 from __future__ import annotations
 
@@ -11,55 +11,61 @@ _ABSENT_HEIGHT = -0.09  # height of what was not asked of a trial; the axis begi
 
 
 def parallel(study: StudyData) -> Figure | None:
-    """One line a complete trial, the darker the better; None for fewer than two trials or no
-    space."""
+    """One line per complete trial, the darker the better; None for fewer than two trials or no
+    options."""
     if len(study.complete) < 2 or not study.space:
         return None
     chosen = _chosen(study)
-    option_axes = [OptionAxis(each, study.complete) for each in study.space]
-    option_axes = [each for each in option_axes if any(each.position(trial) is not None for trial in chosen)]
-    targets = [
-        score_axis([float((trial.scores or ())[place]) for trial in study.complete], each)[0]
-        for place, each in enumerate(study.objectives)
+    option_axes = [OptionAxis(dimension, study.complete) for dimension in study.space]
+    option_axes = [
+        option_axis
+        for option_axis in option_axes
+        if any(option_axis.position(trial) is not None for trial in chosen)
     ]
-    axes = [*(each.axis for each in option_axes), *targets]
+    targets = [
+        score_axis([float((trial.scores or ())[index]) for trial in study.complete], objective)[0]
+        for index, objective in enumerate(study.objectives)
+    ]
+    axes = [*(option_axis.axis for option_axis in option_axes), *targets]
     marks: list[Mark] = []
     rank = {
-        trial.number: place
-        for place, trial in enumerate(
+        trial.number: index
+        for index, trial in enumerate(
             sorted(study.complete, key=lambda trial: study.merits(trial)[0])
         )
     }
     absent = False
     for trial in sorted(chosen, key=lambda trial: rank[trial.number]):
         heights: list[float] = []
-        for each in option_axes:
-            place = each.position(trial)
-            absent |= place is None
-            heights.append(_ABSENT_HEIGHT if place is None else each.axis.share(place))
+        for option_axis in option_axes:
+            position = option_axis.position(trial)
+            absent |= position is None
+            heights.append(_ABSENT_HEIGHT if position is None else option_axis.axis.share(position))
         heights += [axis.share(float(score)) for axis, score in zip(targets, trial.scores or ())]
         shade = rank[trial.number] * SHADES // len(rank)
         marks.append(Line(list(range(len(axes))), heights, f"r{shade} parallel", trial.number))
-    for place, axis in enumerate(axes):
-        marks.append(Rule(place))
+    for index, axis in enumerate(axes):
+        marks.append(Rule(index))
         name = axis.label if isinstance(axis.label, str) else axis.label.en
         marks.append(
             Label(
-                place,
+                index,
                 1.0,
                 short(_last_word(name), max(8, 96 // len(axes))),
-                above=12 + 13 * (place % 2 if len(axes) > 5 else 0),
+                above=12 + 13 * (index % 2 if len(axes) > 5 else 0),
             )
         )
         marks += [
-            Label(place + 0.03, axis.share(value), text, "start") for value, text in axis.ticks
+            Label(index + 0.03, axis.share(value), text, "start") for value, text in axis.ticks
         ]
         if (
-            place < len(option_axes)
+            index < len(option_axes)
             and absent
-            and any(option_axes[place].position(trial) is None for trial in chosen)
+            and any(option_axes[index].position(trial) is None for trial in chosen)
         ):
-            marks.append(Label(place + 0.03, _ABSENT_HEIGHT, Bilingual("not asked", "不适用"), "start"))
+            marks.append(
+                Label(index + 0.03, _ABSENT_HEIGHT, Bilingual("not asked", "不适用"), "start")
+            )
     notes = []
     if len(chosen) < len(study.complete):
         count = len(study.complete)
@@ -73,7 +79,8 @@ def parallel(study: StudyData) -> Figure | None:
         "parallel",
         Bilingual("Parallel coordinates", "平行坐标"),
         Bilingual(
-            "Each line is a complete trial: what it tried, from left to right, and at the right what it reached. The better, the stronger.",
+            "Each line is a complete trial: what it tried, from left to right, and at the right "
+            "what it reached. The better, the stronger.",
             "每条线是一个完成的试验：从左到右是它的取值，最右边是它的成绩。越好越醒目。",
         ),
         [Panel(Axis(-0.2, len(axes) - 0.45), Axis(-0.12, 1.12), marks, grid=False)],
@@ -84,7 +91,7 @@ def parallel(study: StudyData) -> Figure | None:
 
 
 def _chosen(study: StudyData) -> list[ReportedTrial]:
-    """At most 500 trials: the best fifth of them, and others evenly."""
+    """At most MAX_LINES trials: the best fifth of that number, and others evenly spaced by rank."""
     if len(study.complete) <= MAX_LINES:
         return study.complete
     ranked = sorted(study.complete, key=lambda trial: -study.merits(trial)[0])
@@ -93,5 +100,5 @@ def _chosen(study: StudyData) -> list[ReportedTrial]:
 
 
 def _last_word(name: str) -> str:
-    """The last word of a dotted name, with its part where it is an option of all parts ("name")."""
+    """The last word of a dotted name."""
     return name.rpartition(".")[2] or name

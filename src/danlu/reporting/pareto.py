@@ -1,4 +1,4 @@
-"""The Pareto front: trials that no other one beats in every objective."""
+"""The Pareto front: the trials that no other one beats in every objective."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ MAX_DOTS = 2000
 
 
 def pareto(study: StudyData) -> Figure | None:
-    """One panel for each pair of objectives; None for a single one, or without complete trials."""
+    """One panel per pair of objectives; None for a single objective, or without complete trials."""
     if len(study.objectives) < 2 or not study.complete:
         return None
     front = {trial.number for trial in study.best_trials}
@@ -20,7 +20,9 @@ def pareto(study: StudyData) -> Figure | None:
     others = [others[index] for index in thinned(len(others), MAX_DOTS)]
     panels, clipped = [], 0
     for one, other in combinations(range(len(study.objectives)), 2):
-        x, first = score_axis([_score(trial, one) for trial in study.complete], study.objectives[one])
+        x, first = score_axis(
+            [_score(trial, one) for trial in study.complete], study.objectives[one]
+        )
         y, second = score_axis(
             [_score(trial, other) for trial in study.complete], study.objectives[other]
         )
@@ -52,7 +54,8 @@ def pareto(study: StudyData) -> Figure | None:
         "pareto",
         Bilingual("Pareto front", "帕累托前沿"),
         Bilingual(
-            "Trials on the front are beaten by no other one in every objective: to better one score there, another must be given up.",
+            "Trials on the front are beaten by no other one in every objective: to better one "
+            "score there, another must be given up.",
             "前沿上的试验没有被别的试验全面超过：要改善其中一个成绩，就得让出另一个。",
         ),
         panels,

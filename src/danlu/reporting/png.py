@@ -1,4 +1,4 @@
-"""A Figure as PNG, by matplotlib (extra `plots`)."""
+"""Draw a Figure as PNG, with matplotlib (extra `plots`)."""
 
 from __future__ import annotations
 
@@ -14,14 +14,28 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _INK, _DIM, _GRID = "#1c2126", "#5b6670", "#e4e8ec"
+_SERIES_COLOURS = (
+    "#2563a8", "#c2500a", "#0f766e", "#a21c6b", "#7a6a00",
+    "#5b3fb5", "#b3261e", "#3f6212", "#0e7490", "#6b5b53",
+)  # fmt: skip
+_SHADES_OF_BLUE = (  # from the worst to the best
+    "#c9d3de", "#b4c6da", "#9fb9d6", "#88abd0", "#709cca",
+    "#578cc1", "#3f7ab4", "#2b67a2", "#1a528a", "#0b3b6f",
+)  # fmt: skip
 _COLOURS = {
-    "complete": "#2563a8", "trial": "#2563a8", "pruned": "#b4560a", "failed": "#b3261e", "best": "#0f766e", "front": "#0f766e",
-    "so-far": "#0f766e", "target": "#5b6670", "first": "#2563a8", "second": "#b4560a",
-    **{f"s{place}": colour for place, colour in enumerate(
-        ("#2563a8", "#c2500a", "#0f766e", "#a21c6b", "#7a6a00", "#5b3fb5", "#b3261e", "#3f6212", "#0e7490", "#6b5b53"))},
-    **{f"r{place}": colour for place, colour in enumerate(
-        ("#c9d3de", "#b4c6da", "#9fb9d6", "#88abd0", "#709cca", "#578cc1", "#3f7ab4", "#2b67a2", "#1a528a", "#0b3b6f"))},
-}  # fmt: skip
+    "complete": "#2563a8",
+    "trial": "#2563a8",
+    "pruned": "#b4560a",
+    "failed": "#b3261e",
+    "best": "#0f766e",
+    "front": "#0f766e",
+    "so-far": "#0f766e",
+    "target": "#5b6670",
+    "first": "#2563a8",
+    "second": "#b4560a",
+    **{f"s{number}": colour for number, colour in enumerate(_SERIES_COLOURS)},
+    **{f"r{shade}": colour for shade, colour in enumerate(_SHADES_OF_BLUE)},
+}
 _DASHES = {
     "s1": (8, 3),
     "s2": (3, 2),
@@ -52,8 +66,8 @@ def is_available() -> bool:
 
 
 def draw(figure: Figure) -> bytes:
-    """The PNG file's bytes, in English, 760 pixels wide at 1.6 times their density. Raises
-    MissingExtra where matplotlib is not installed."""
+    """The bytes of the PNG file, in English, 760 pixels wide at 1.6 times the density. Raises
+    MissingExtra without matplotlib."""
     if not is_available():
         raise MissingExtra("matplotlib", "plots", "drawing PNG plots")
     import matplotlib
@@ -112,12 +126,12 @@ def _panel(axes: Axes, panel: Panel) -> None:
         axes.set_yscale("log")
     axes.set_xlim(panel.x.low, panel.x.high)
     axes.set_ylim(panel.y.low, panel.y.high)
-    for side, scale in (("x", panel.x), ("y", panel.y)):
-        getattr(axes, f"set_{side}ticks")(
-            [value for value, _ in scale.ticks], [clean(name) for _, name in scale.ticks]
+    for side, scale in ((axes.xaxis, panel.x), (axes.yaxis, panel.y)):
+        side.set_ticks(
+            [value for value, _ in scale.ticks], labels=[clean(name) for _, name in scale.ticks]
         )
-        getattr(axes, f"set_{side}ticks")([], minor=True)
-        getattr(axes, f"set_{side}label")(_words(scale.label), color=_DIM)
+        side.set_ticks([], minor=True)
+        side.set_label_text(_words(scale.label), color=_DIM)
     axes.tick_params(colors=_DIM, length=3 if panel.grid else 0)
     if panel.title:
         axes.set_title(_words(panel.title), fontsize=9, loc="left", color=_INK)
@@ -206,12 +220,12 @@ def _dots(axes: Axes, mark: Points, panel: Panel) -> None:
 
 
 def _clipped(panel: Panel, value: float) -> float:
-    """What lies beyond the axis is drawn at its edge."""
+    """The value, moved to the edge of the axis where it is beyond."""
     return min(max(value, panel.y.low), panel.y.high)
 
 
 def _legend_handle(role: str) -> Any:
-    """What stands in the legend for a role."""
+    """The mark that the legend shows for a role."""
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 

@@ -1,4 +1,4 @@
-"""Slices: the score over each option of the space by itself."""
+"""Slices: the score over each option of the search space separately."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ MAX_DOTS = 500  # of one slice
 
 
 def slices(study: StudyData) -> Figure | None:
-    """A panel an option and objective; None where no trial has a score."""
+    """One panel per option and objective; None where no trial has a score."""
     if not study.complete or not study.space:
         return None
     panels, clipped = [], 0
     last = max(trial.number for trial in study.complete) or 1
-    for place, objective in enumerate(study.objectives):
+    for objective_index, objective in enumerate(study.objectives):
         scores, outliers = score_axis(
-            [float((trial.scores or ())[place]) for trial in study.complete], objective
+            [float((trial.scores or ())[objective_index]) for trial in study.complete], objective
         )
         clipped = max(clipped, outliers)
         for dimension in study.space:
@@ -31,7 +31,7 @@ def slices(study: StudyData) -> Figure | None:
                 for trial in trials
             ]
             x = [float(option_axis.position(trial) or 0.0) for trial in trials]
-            y = [float((trial.scores or ())[place]) for trial in trials]
+            y = [float((trial.scores or ())[objective_index]) for trial in trials]
             panels.append(
                 Panel(
                     option_axis.axis,
@@ -44,7 +44,8 @@ def slices(study: StudyData) -> Figure | None:
         "slices",
         Bilingual("Slices", "切片"),
         Bilingual(
-            "The score over one option at a time. The later a trial, the stronger its dot: where a sampler learns, late dots gather.",
+            "The score over one option at a time. The later a trial, the stronger its dot: where "
+            "a sampler learns, late dots gather.",
             "成绩随单个选项的变化。试验越晚，点越醒目：采样器若有所学，后来的点会聚拢。",
         ),
         panels,

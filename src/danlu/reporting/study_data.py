@@ -1,4 +1,4 @@
-"""What a report is told of a study, and the few questions every chart asks of it."""
+"""The data of a study for its report, and the text of values and names."""
 
 from __future__ import annotations
 
@@ -22,23 +22,28 @@ class Bilingual(NamedTuple):
 
 @dataclass(frozen=True)
 class Objective:
-    """What a trial is judged by."""
+    """A score by which trials are compared, and whether higher or lower is better.
+
+    >>> Objective("loss", "lower").sign
+    -1.0
+    """
 
     metric: str
     direction: Literal["higher", "lower"]
 
     @property
     def sign(self) -> float:
-        """1 where higher is better, else -1."""
+        """1.0 where higher is better, else -1.0."""
         return 1.0 if self.direction == "higher" else -1.0
 
 
 class ReportedTrial(Protocol):
-    """One trial as it was recorded (danlu.search.study.TrialRecord).
+    """One trial of a study, as the study records it (danlu.search.study.TrialRecord).
 
-    `values` are the options tried, `scores` one number an objective (of a pruned trial: none, or
-    the last reported), `state` complete, pruned, failed or running, `curve` the first objective by
-    evaluation (1, 2, ...)."""
+    `values` are the options tried; `scores` has one value per objective (None or fewer for a trial
+    that is not complete); `state` is complete, pruned, failed or running; `curve` is the first
+    objective by evaluation (1, 2, ...).
+    """
 
     @property
     def number(self) -> int: ...
@@ -60,10 +65,10 @@ class ReportedTrial(Protocol):
 
 @dataclass(frozen=True)
 class StudyData:
-    """A study for its report: name, what was sought, the space, the trials in the order of their
-    numbers.
+    """A study for its report: its name, its objectives, the search space, and the trials by number.
 
-    `facts` are (subject, value) lines shown at the head, `best` the text of the best recipe.
+    `facts` are (label, value) lines at the top of the report; `best` is the text of the best
+    recipe.
     """
 
     name: str
@@ -75,7 +80,7 @@ class StudyData:
 
     @cached_property
     def complete(self) -> list[ReportedTrial]:
-        """Trials that ended with finite scores."""
+        """The complete trials with finite scores."""
         return [
             trial
             for trial in self.trials
@@ -83,13 +88,13 @@ class StudyData:
         ]
 
     def count(self, state: str) -> int:
-        """How many trials are in this state."""
+        """How many trials are in a state."""
         return sum(trial.state == state for trial in self.trials)
 
     @cached_property
     def best_trials(self) -> list[ReportedTrial]:
-        """The complete trials that no other one beats in every objective; with one objective, the
-        first of the best."""
+        """The complete trials that no other one beats in every objective (the Pareto front); with
+        one objective, the first of the best."""
         if not self.complete:
             return []
         if len(self.objectives) == 1:
@@ -101,8 +106,10 @@ class StudyData:
         ]
 
     def merits(self, trial: ReportedTrial) -> list[float]:
-        """Scores with the sign at which higher is better."""
-        return [objective.sign * score for objective, score in zip(self.objectives, trial.scores or ())]
+        """A complete trial's scores, one per objective, with the sign at which higher is better."""
+        return [
+            objective.sign * score for objective, score in zip(self.objectives, trial.scores or ())
+        ]
 
     def _beats(self, one: ReportedTrial, other: ReportedTrial) -> bool:
         pairs = list(zip(self.merits(one), self.merits(other)))
@@ -111,16 +118,24 @@ class StudyData:
         )
 
     def score(self, trial: ReportedTrial, objective: int = 0) -> float | None:
-        """The place-th objective of a trial; of one that was pruned, the first one as it was
-        reported last."""
-        if trial.scores and objective < len(trial.scores) and math.isfinite(trial.scores[objective]):
+        """An objective of a trial, by its index; of a pruned trial the first objective as last
+        reported; None where there is none."""
+        if (
+            trial.scores
+            and objective < len(trial.scores)
+            and math.isfinite(trial.scores[objective])
+        ):
             return float(trial.scores[objective])
         finite = [value for _, value in trial.curve if math.isfinite(value)]
         return float(finite[-1]) if finite and trial.state == "pruned" and objective == 0 else None
 
 
 def text_of(value: Any) -> str:
-    """A tried value in words: text as it is, numbers short, all else as JSON."""
+    """The text of a tried value: strings as they are, numbers short, everything else as JSON.
+
+    >>> text_of(0.1 + 0.2), text_of([8, 4]), text_of(None)
+    ('0.3', '[8, 4]', 'null')
+    """
     if isinstance(value, str):
         return clean(value)
     if isinstance(value, bool) or value is None:
@@ -131,18 +146,25 @@ def text_of(value: Any) -> str:
 
 
 def number(value: float) -> str:
-    """At most five digits that count, without trailing zeros."""
+    """A number with at most five significant digits, without trailing zeros.
+
+    >>> number(0.123456)
+    '0.12346'
+    """
     return f"{value:.5g}" if math.isfinite(value) else str(value)
 
 
 def short(text: str, letters: int = 28) -> str:
-    """At most so many letters, the rest told by an ellipsis."""
+    """The text, cut to so many characters with an ellipsis.
+
+    >>> short("learning_rate", 8)
+    'learnin…'
+    """
     return text if len(text) <= letters else text[: letters - 1] + "…"
 
 
 def clean(text: str) -> str:
-    """Text without what no XML may hold and without marks that reorder what is read; U+FFFD stands
-    in their place."""
+    """The text with U+FFFD for characters that XML forbids and for marks that reorder text."""
     return "".join(letter if _harmless(letter) else "\ufffd" for letter in text)
 
 

@@ -1,4 +1,4 @@
-"""The report of a study: trials.csv, trials.parquet, report.html, and plots/*.png where matplotlib is installed."""
+"""Write the report of a study: trials.csv, trials.parquet, report.html, and plots/*.png."""
 
 from __future__ import annotations
 
@@ -18,10 +18,12 @@ from danlu.system.atomic_files import replace_file
 
 
 def write_study_report(folder: Path, study: StudyData, *, plots: bool | None = None) -> list[Path]:
-    """The files written, report.html first; the same records give the same bytes.
+    """Write the report into a folder; the files written, report.html first. The same trials give
+    the same bytes.
 
-    `plots`: whether PNGs are drawn; None: where matplotlib is installed. Raises MissingExtra where
-    they are asked for and it is not."""
+    `plots`: whether PNG files are drawn; None: where matplotlib is installed. Raises MissingExtra
+    where they are requested without matplotlib.
+    """
     importance_list = importances(study)
     figures = study_figures(study, importance_list)
     write_tables(folder, study)

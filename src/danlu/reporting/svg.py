@@ -1,4 +1,8 @@
-"""A Figure as SVG: inside a page (both languages, colours by the page's style) or as a file of its own (one language, light and dark)."""
+"""Draw a Figure as SVG: inside a page, in both languages, or as a file of its own, in one.
+
+Inside a page the page's style gives the colours; a file of its own has its style inside, for light
+and dark.
+"""
 
 from __future__ import annotations
 
@@ -17,19 +21,19 @@ Language = Literal["en", "zh"] | None
 
 
 def draw(figure: Figure, language: Language = None, *, alone: bool = False) -> str:
-    """The SVG text. `language` None: both, of which a page shows one. `alone`: a file of its own,
-    with its style and title inside."""
+    """The SVG text. `language` None: both languages, of which a page shows one. `alone`: a file of
+    its own, with style and title inside."""
     return "".join(_Drawing(figure, language, alone).pieces())
 
 
 @cache
 def style(name: str) -> str:
-    """A file of this package as text."""
+    """The text of a file of this package."""
     return resources.files("danlu.reporting").joinpath(name).read_text("utf-8")
 
 
 class _Drawing:
-    """One figure on its way to SVG."""
+    """One figure while it is drawn."""
 
     def __init__(self, figure: Figure, language: Language, alone: bool) -> None:
         self.figure, self.language, self.alone = figure, language, alone
@@ -101,7 +105,8 @@ class _Drawing:
                     role, frame.x(x), frame.y(y), mark.trials[index] if mark.trials else None
                 )
         elif isinstance(mark, Line):
-            yield f'<path class="line {mark.role}"{_trial(mark.trial)} d="{_path(frame.points(mark.x, mark.y), mark.steps)}"/>'
+            path = _path(frame.points(mark.x, mark.y), mark.steps)
+            yield f'<path class="line {mark.role}"{_trial(mark.trial)} d="{path}"/>'
         elif isinstance(mark, Band):
             there, back = frame.points(mark.x, mark.high), frame.points(mark.x, mark.low)[::-1]
             yield f'<path class="band {mark.role}" d="{_path(there + back)}Z"/>'
@@ -127,14 +132,17 @@ class _Drawing:
     def _text(self, text: Text, x: float, y: float, anchor: str, kind: str) -> Iterator[str]:
         at = f'x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"'
         if isinstance(text, Bilingual) and self.language is None:
-            yield f'<text class="{kind}" lang="en" {at}>{_escape(text.en)}</text><text class="{kind}" lang="zh" {at}>{_escape(text.zh)}</text>'
+            yield f'<text class="{kind}" lang="en" {at}>{_escape(text.en)}</text>'
+            yield f'<text class="{kind}" lang="zh" {at}>{_escape(text.zh)}</text>'
         elif isinstance(text, Bilingual):
-            yield f'<text class="{kind}" {at}>{_escape(text.zh if self.language == "zh" else text.en)}</text>'
+            one = text.zh if self.language == "zh" else text.en
+            yield f'<text class="{kind}" {at}>{_escape(one)}</text>'
         else:
             yield f'<text class="{kind}" {at}>{_escape(text)}</text>'
 
     def _legend_rows(self) -> list[list[tuple[str, Text, float]]]:
-        """(role, words, width) in rows that fit; the width of a word is judged by its letters."""
+        """(role, text, width) in rows that fit the figure; the width of a text is estimated from
+        its characters."""
         rows: list[list[tuple[str, Text, float]]] = []
         free = 0.0
         for role, words in self.figure.legend:
@@ -147,13 +155,14 @@ class _Drawing:
         return rows
 
     def _legend(self, entries: Sequence[tuple[str, Text, float]], y: float) -> Iterator[str]:
-        """One row of roles with their words, centred."""
+        """One centred row of the legend."""
         x = (WIDTH - sum(width for _, _, width in entries)) / 2
         for role, words, width in entries:
             if role.startswith("line "):
                 yield f'<path class="{role}" d="M{x:.1f} {y - 4:.1f}h18"/>'
             elif role.startswith("bar "):
-                yield f'<rect class="{role}" x="{x + 4:.1f}" y="{y - 9:.1f}" width="10" height="10"/>'
+                yield f'<rect class="{role}" x="{x + 4:.1f}" y="{y - 9:.1f}" '
+                yield 'width="10" height="10"/>'
             else:
                 yield _dot(role, x + 9, y - 4, None)
             yield from self._text(words, x + 22, y, "start", "tick")
@@ -161,7 +170,7 @@ class _Drawing:
 
 
 class _Frame:
-    """Where values of a panel stand, in pixels."""
+    """The positions of a panel's values, in pixels."""
 
     def __init__(self, panel: Panel, left: float, right: float, top: float, bottom: float) -> None:
         self.panel, self.left, self.right, self.top, self.bottom = panel, left, right, top, bottom
@@ -186,8 +195,7 @@ def _path(points: list[tuple[float, float]], steps: bool = False) -> str:
 
 
 def _dot(role: str, x: float, y: float, trial: int | None) -> str:
-    """Its shape tells its meaning too: a dot, a diamond for what was pruned, a cross for what
-    failed."""
+    """A mark by its role: a diamond for a pruned trial, a cross for a failed one, else a dot."""
     head = f'class="dot {role}"{_trial(trial)}'
     if role == "pruned":
         return f'<path {head} d="M{x:.1f} {y - 4:.1f}l4 4l-4 4l-4 -4Z"/>'

@@ -1,4 +1,4 @@
-"""The trials of a study as CSV and as Parquet: one row a trial."""
+"""The trials of a study as CSV and as Parquet, one row per trial."""
 
 from __future__ import annotations
 
@@ -14,16 +14,19 @@ from danlu.system.atomic_files import replace_file
 
 
 def columns(study: StudyData) -> dict[str, list[Any]]:
-    """Column by name: number, state, each option, each objective (None where there is no score),
-    seconds, steps, cause.
+    """The columns by name: number, state, each option, each objective (None where there is no
+    score), seconds, steps, cause.
 
-    An option that holds a list or a mapping is written as JSON. Where an option and an objective
-    bear one name, or that of another column, the objective is called score.NAME."""
+    An option that is a list or a mapping is written as JSON. An objective with the name of an
+    option or of another column is called score.NAME.
+    """
     fixed = {"number", "state", "seconds", "steps", "cause"}
-    options = [each.name for each in study.space]
+    options = [dimension.name for dimension in study.space]
     names = [
-        each.metric if each.metric not in {*fixed, *options} else f"score.{each.metric}"
-        for each in study.objectives
+        objective.metric
+        if objective.metric not in {*fixed, *options}
+        else f"score.{objective.metric}"
+        for objective in study.objectives
     ]
     table: dict[str, list[Any]] = {
         "number": [trial.number for trial in study.trials],
@@ -40,17 +43,21 @@ def columns(study: StudyData) -> dict[str, list[Any]]:
 
 
 def write_tables(folder: Path, study: StudyData) -> None:
-    """trials.csv and trials.parquet in the folder, each replaced whole."""
+    """Write trials.csv and trials.parquet into the folder, each replaced atomically."""
     table = columns(study)
     replace_file(folder / "trials.csv", as_csv(table))
     replace_file(folder / "trials.parquet", as_parquet(table))
 
 
 def as_csv(table: dict[str, list[Any]]) -> bytes:
-    """CSV in UTF-8 with a head, lines ended by a line feed, missing values empty.
+    """CSV in UTF-8 with a header; lines end with a line feed, missing values are empty.
 
     A text that a spreadsheet would run as a formula (it begins with =, +, - or @) gets an
-    apostrophe in front; Parquet holds it as it is."""
+    apostrophe in front; Parquet keeps it unchanged.
+
+    >>> as_csv({"number": [0, 1], "name": ["sgd", None]}).decode().split()
+    ['number,name', '0,sgd', '1,']
+    """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(map(csv_cell, table))
@@ -70,7 +77,11 @@ def as_parquet(table: dict[str, list[Any]]) -> bytes:
 
 
 def csv_cell(value: Any) -> Any:
-    """A cell as CSV holds it: missing is empty, and no text is a formula."""
+    """A value as CSV holds it: missing ones are empty, and no text is a formula.
+
+    >>> csv_cell("=1+1"), csv_cell(None), csv_cell(True)
+    ("'=1+1", '', 'true')
+    """
     if value is None:
         return ""
     if isinstance(value, bool):
@@ -84,7 +95,11 @@ def csv_cell(value: Any) -> Any:
 
 def _score(trial: ReportedTrial, objective: int) -> float | None:
     scores = trial.scores or ()
-    return float(scores[objective]) if objective < len(scores) and math.isfinite(scores[objective]) else None
+    return (
+        float(scores[objective])
+        if objective < len(scores) and math.isfinite(scores[objective])
+        else None
+    )
 
 
 def _cell(value: Any) -> Any:
@@ -98,7 +113,7 @@ def _cell(value: Any) -> Any:
 
 
 def _one_type(values: list[Any]) -> list[Any]:
-    """One type for a column: numbers, booleans or text; where choices mix them, text."""
+    """The values of a column in one type: numbers, booleans, or text where types are mixed."""
     kinds = {
         bool if isinstance(value, bool) else float if isinstance(value, int | float) else str
         for value in values

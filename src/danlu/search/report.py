@@ -74,11 +74,11 @@ def report(
             where=str(file),
             hint="give its storage: --storage URL",
         )
-    objectives = [Objective(**each) for each in description["objectives"]]
-    space = [_dimension(each) for each in description["space"]]
+    objectives = [Objective(**objective) for objective in description["objectives"]]
+    space = [_dimension(dimension) for dimension in description["space"]]
     import_optuna()
     trial_storage = TrialStorage(
-        url, folder.resolve().name, [each.direction for each in objectives], tuple(space)
+        url, folder.resolve().name, [objective.direction for objective in objectives], tuple(space)
     )
     try:
         records = [
@@ -96,7 +96,7 @@ def report(
     facts.append(
         (
             Bilingual("training time, all trials", "全部试验的训练用时"),
-            _duration(sum(each.seconds for each in records)),
+            _duration(sum(record.seconds for record in records)),
         )
     )
     data = StudyData(
@@ -128,10 +128,10 @@ def _read_study_file(folder: Path) -> dict[str, Any]:
 
 
 def _dimension(description: Mapping[str, Any]) -> Dimension:
-    names = {each.name for each in fields(Dimension)}
+    names = {field.name for field in fields(Dimension)}
     arguments = {name: value for name, value in description.items() if name in names}
     arguments["choices"] = tuple(arguments.get("choices", ()))
-    arguments["when"] = {name: tuple(each) for name, each in arguments.get("when", {}).items()}
+    arguments["when"] = {name: tuple(values) for name, values in arguments.get("when", {}).items()}
     return Dimension(**arguments)
 
 

@@ -401,12 +401,12 @@ class Study:
 
     def _refresh(self) -> None:
         """Read what other processes have stored."""
-        those = [
+        numbers = [
             number
             for number, entry in self.stored.items()
             if entry.state == "running" and number not in self.running_here
         ]
-        for entry in self.storage.read(max(self.stored, default=-1), those):
+        for entry in self.storage.read(max(self.stored, default=-1), numbers):
             self.stored[entry.number] = entry
 
     def _adopt_orphans(self, count: int) -> list[StoredTrial]:
@@ -430,17 +430,17 @@ class Study:
             for entry in others
             if alive[entry.attributes["owner"]] is False or entry.number in silent
         ]
-        taken: list[StoredTrial] = []
+        adopted: list[StoredTrial] = []
         for first in sorted({entry.attributes["batch"][0] for entry in dead}):
             batch = [entry for entry in dead if entry.attributes["batch"][0] == first]
-            if taken and len(taken) + len(batch) > count:
+            if adopted and len(adopted) + len(batch) > count:
                 break
-            taken += batch
-        for entry in taken:
+            adopted += batch
+        for entry in adopted:
             before = entry.attributes["owner"]
             self.storage.set_owner(entry, self.owner.name)
             self.owner.remove(before)
-        return taken
+        return adopted
 
     def _is_alive(self, owner: str) -> bool | None:
         """Whether the process of an owner lives; None where only its heartbeats can tell."""
@@ -528,7 +528,7 @@ class Study:
             for _, stored in sorted(self.stored.items())
             if stored.state == "complete" and stored.scores
         ]
-        return max(complete, key=lambda each: sign * each.scores[0], default=None)  # type: ignore[index]
+        return max(complete, key=lambda entry: sign * entry.scores[0], default=None)  # type: ignore[index]
 
     # --- the disk
 

@@ -144,37 +144,41 @@ def _check_optimizers(
     Raises TrainingStopped where one fails."""
     widths = widths_between(wide, width)
     choices = next(
-        (each.choices for each in wide.space if each.name == "optimizer" and each.kind == "choice"),
+        (
+            dimension.choices
+            for dimension in wide.space
+            if dimension.name == "optimizer" and dimension.kind == "choice"
+        ),
         (),
     )
     variants = [
         recipes.trial_recipe(wide, {"optimizer": choice}, registry) for choice in choices
     ] or [recipes.trial_recipe(wide, {}, registry)]
     folder.mkdir(parents=True, exist_ok=True)
-    kept = folder / "coordinate_check.json"
-    before = _read(kept)
+    file = folder / "coordinate_check.json"
+    before = _read(file)
     checks: dict[str, CoordinateCheck] = {}
     digests: dict[str, str] = {}
-    for each in variants:
-        name = each.optimizer.name
+    for variant in variants:
+        name = variant.optimizer.name
         digests[name] = hashlib.sha256(
-            json.dumps([each.as_dict(), widths], sort_keys=True).encode()
+            json.dumps([variant.as_dict(), widths], sort_keys=True).encode()
         ).hexdigest()
-        again = before.get(name, {})
-        if again.get("of") == digests[name]:
-            checks[name] = CoordinateCheck(again["widths"], again["sizes"], again["changes"])
+        old = before.get(name, {})
+        if old.get("of") == digests[name]:
+            checks[name] = CoordinateCheck(old["widths"], old["sizes"], old["changes"])
             continue
-        checks[name] = check_coordinates(each, widths)
+        checks[name] = check_coordinates(variant, widths)
         say(f"{name}: {checks[name].sentence()}")
         _draw(checks[name], folder / f"coordinate_check_{name}.png", say)
     stored = {name: {"of": digests[name], **check.as_dict()} for name, check in checks.items()}
-    replace_file(kept, json.dumps(stored, indent=1).encode())
+    replace_file(file, json.dumps(stored, indent=1).encode())
     for name, check in checks.items():
         if not check.passed:
             raise TrainingStopped(
                 f"{name}: {check.sentence()} The best options at width {width:,} would not be the "
                 f"best at {width_of(wide):,}.",
-                where=str(kept),
+                where=str(file),
                 hint=f"look at coordinate_check_{name}.png; tune at the full width (without "
                 "--at-width), or try another optimizer",
             )

@@ -62,7 +62,7 @@ def build(
         value_at,
     )
 
-    ranges = [each for each in space if each.kind != "choice" and not each.when]
+    ranges = [dimension for dimension in space if dimension.kind != "choice" and not dimension.when]
     idle = [0.5] if len(ranges) == 1 else []  # the algorithm is defined from two dimensions on
     sign = -1.0 if directions[0] == "higher" else 1.0
 

@@ -81,7 +81,8 @@ def size(config: Config, space: Space) -> int:
     """How many points the grid has.
 
     >>> from danlu.recipe import Dimension
-    >>> size(Config(points=3), [Dimension("a", "float", low=0, high=1), Dimension("b", "choice", choices=(1, 2))])
+    >>> space = [Dimension("a", "float", low=0, high=1), Dimension("b", "choice", choices=(1, 2))]
+    >>> size(Config(points=3), space)
     6
     """
     needed = {name for dimension in space for name in dimension.when}

@@ -144,7 +144,7 @@ def test_tags_of_words_have_the_logits_of_transformers_and_come_back(tmp_path) -
     torch.testing.assert_close(back, ours, **CLOSE)
     library = transformers.AutoTokenizer.from_pretrained(tmp_path / "bert")
     words = ["The", "FILM", "of", "2007", "never"]
-    (chain,) = artifact.preprocessor.chains
+    (chain,) = artifact.preprocessor.pipelines
     table = {word: code for code, word in enumerate(chain.steps[0][1]["words"], 5)}
     wanted = [table["the"], table["film"], table["of"], table["0000"], 1]
     assert library(words, is_split_into_words=True)["input_ids"] == wanted

@@ -129,7 +129,7 @@ def test_prompts_come_through_a_pipe_and_unknown_characters_are_told(home: Path)
 
 def test_a_wrong_use_says_what_is_wrong(home: Path) -> None:
     for words, said in (
-        (("chat", "runs/poet"), "not tuned on conversations"),
+        (("chat", "runs/poet"), "not trained on conversations"),
         (("generate", "runs/poet", "--prompts", "gone.txt"), "gone.txt: cannot be read"),
         (("generate", "runs/poet", "--top-p", "0"), "top_p"),
         (("generate", "runs/nobody"), "no such artifact"),

@@ -1,12 +1,13 @@
-"""Everything needed to use a model, on disk: one folder that is whole or not there.
+"""The artifact on disk: everything needed to use a model, in one folder that is written all or nothing.
 
-    artifact.json               what it is, task, inputs, preprocessing, scores, provenance; size and SHA-256 of every file; sealed
+    artifact.json               recipe, task, inputs, preprocessing, scores, provenance; size and
+                                SHA-256 of every file; has a checksum of its own
     weights.safetensors         the released weights
     preprocessing.safetensors   arrays that the transforms learnt
-    recipe.lock.yaml            the recipe with every default, for the reader
+    recipe.lock.yaml            the recipe with every default, to be read by people
 
-Loading runs no code from the folder: models and transforms are danlu's own parts, chosen by name,
-checked like a recipe."""
+Loading runs no code from the folder: models and transforms are danlu's own parts, chosen by name
+and checked like a recipe."""
 
 from __future__ import annotations
 
@@ -26,6 +27,7 @@ from danlu.artifact.packing import pack, unpack
 from danlu.data.preprocessing import Preprocessor
 from danlu.errors import ArtifactError, DanluError
 from danlu.layers.tensors import AfterLoad, unique_tensors
+from danlu.parts.tasks._base import Task
 from danlu.recipe import Recipe
 from danlu.system.atomic_files import (
     atomic_folder,
@@ -41,8 +43,8 @@ from danlu.system.trust import without_lookups
 from danlu.terms import InputSpec
 
 FORMAT = 1
-# bytes that a model may take for each byte of its weights while it is built, and beside: a recipe
-# may ask for more than any machine has
+# the memory that building a model may take: bytes for each byte of its weights (unpacked, packed),
+# and bytes beside; the recipe in a file may ask for more than any machine has
 _UNPACKED, _PACKED, _BESIDE = 4, 40, 1 << 30
 FILES = ("weights.safetensors", "preprocessing.safetensors", "recipe.lock.yaml")
 
@@ -51,25 +53,29 @@ FILES = ("weights.safetensors", "preprocessing.safetensors", "recipe.lock.yaml")
 class Contents:
     """What an artifact holds, in memory.
 
-    `scores` maps split names to scores; `provenance` says where it comes from; `described` is what
-    the model receives, where the task cuts its own examples (None: what the preprocessing gives).
-    `changes` is what compressors made of the model that the recipe builds, in their order: {"name",
-    "options", "state"} each, done again to a model that is built anew before its weights are read.
+    module       the trained model
+    scores       scores by split
+    provenance   data, versions, steps: where the artifact comes from
+    described    the input specs of the model where the task makes its own examples; None: those of
+                 the preprocessing
+    path         its folder; None where it is in memory alone
+    changes      what compressors did to the model, in order: {"name", "options", "state"} each. They
+                 are done again to a newly built model, before its weights are read
     """
 
     recipe: Recipe
     module: nn.Module
-    task: Any
+    task: Task
     preprocessor: Preprocessor
     scores: dict[str, Any]
     provenance: dict[str, Any]
     described: dict[str, InputSpec] | None = None
     path: Path | None = None
-    changes: list[dict[str, Any]] = field(default_factory=list)
+    changes: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
 
 
 def write(path: Path, contents: Contents, lock: str) -> None:
-    """Write the artifact folder, all or nothing."""
+    """Write the artifact folder, all or nothing; `lock` is the text of recipe.lock.yaml."""
     from safetensors.numpy import save as save_arrays
     from safetensors.torch import save as save_tensors
 
@@ -109,25 +115,25 @@ def write(path: Path, contents: Contents, lock: str) -> None:
 
 
 def find_artifact(path: str | Path) -> Path:
-    """The artifact folder that a path means: itself, or that of a run folder. Raises ArtifactError
-    saying what is there instead."""
-    path_ = Path(path)
-    for folder in (path_, path_ / "artifact"):
+    """The artifact folder of a path: the folder itself, or that of a run folder. Raises ArtifactError
+    that says what is there instead."""
+    path = Path(path)
+    for folder in (path, path / "artifact"):
         if (folder / "artifact.json").is_file():
-            return require_inside(path_, folder)
-    if path_.name == "artifact.json" and path_.is_file():
-        return path_.parent
-    if not path_.exists():
-        raise not_found(path_, "there is no such artifact or run.")
-    if (path_ / "recipe.lock.yaml").is_file():
+            return require_inside(path, folder)
+    if path.name == "artifact.json" and path.is_file():
+        return path.parent
+    if not path.exists():
+        raise not_found(path, "there is no such artifact or run.")
+    if (path / "recipe.lock.yaml").is_file():
         raise ArtifactError(
             "this run has not finished: it has no artifact yet.",
-            where=str(path_),
-            hint="run the same danlu train command again: it goes on",
+            where=str(path),
+            hint="run the same danlu train command again: it resumes",
         )
     raise ArtifactError(
         "this is no artifact: it has no artifact.json.",
-        where=str(path_),
+        where=str(path),
         hint="an artifact is the folder RUN/artifact that danlu train writes",
     )
 
@@ -210,9 +216,7 @@ def read(path: str | Path) -> Contents:
         raise ArtifactError(
             f"this artifact cannot be rebuilt: {reason}.", where=str(folder)
         ) from None
-    except (
-        Exception
-    ) as error:  # what a manifest made to do harm raises in parts and libraries has no end
+    except Exception as error:  # a hostile manifest can make parts and libraries raise anything
         reason = str(error).strip().split("\n")[0][:300].rstrip(".")
         raise ArtifactError(
             f"this artifact cannot be rebuilt: {type(error).__name__}: {reason}.", where=str(folder)
@@ -232,30 +236,33 @@ def read(path: str | Path) -> Contents:
 
 
 def _check_manifest(manifest: Mapping[str, Any]) -> None:
-    """ValueError where scores, provenance or target do not have the form that they are written
-    in."""
+    """Raise ValueError where scores, provenance or target do not have their written form."""
     scores, provenance = manifest["scores"], manifest["provenance"]
     if not isinstance(scores, dict) or not all(
         isinstance(split_scores, dict) for split_scores in scores.values()
     ):
-        raise ValueError("its scores are none")
+        raise ValueError("its scores are no mapping of mappings")
     if not isinstance(provenance, dict) or not isinstance(provenance.get("data", {}), dict):
-        raise ValueError("its provenance is none")
+        raise ValueError("its provenance is no mapping")
     target, recipe_target = manifest["task"].get("target"), manifest["recipe"]["data"].get("target")
     if isinstance(target, str) and isinstance(recipe_target, str) and target != recipe_target:
         raise ValueError(f"its task has the target {target!r}, and its recipe {recipe_target!r}")
 
 
 def replay(change: Mapping[str, Any], module: nn.Module) -> None:
-    """Do to a model what a compressor did to another one of the same build. Raises ValueError and
-    its kin where that does not fit it."""
+    """Do to a newly built model what a compressor did to the trained one. Raises ValueError,
+    KeyError, TypeError or AttributeError where the change does not fit."""
     compressor = registry.compressor(change["name"])
     config = registry.config("compressors", change["name"]).model_validate(change["options"])
     compressor.replay(config, change["state"], module)
 
 
 def inputs_to_json(inputs: Mapping[str, InputSpec]) -> dict[str, Any]:
-    """Descriptions of inputs as JSON values."""
+    """Input specs as JSON values.
+
+    >>> inputs_to_json({"x": InputSpec("numbers", (3,))})["x"]["shape"]
+    [3]
+    """
     return {
         name: {
             "kind": spec.kind,
@@ -271,13 +278,13 @@ def inputs_to_json(inputs: Mapping[str, InputSpec]) -> dict[str, Any]:
 
 
 def inputs_from_json(plain: Mapping[str, Any]) -> dict[str, InputSpec]:
-    """The Inputs that `plain_inputs` wrote; their sizes are within reason, whatever the file
-    says."""
+    """The input specs that `inputs_to_json` wrote. Raises ValueError for a size that no input can
+    have."""
     inputs = {}
     for name, spec in plain.items():
         sizes = [*spec["shape"], *spec["cardinalities"]]
         if not sizes or any(type(size) is not int or not 0 < size < 2**31 for size in sizes):
-            raise ValueError(f"the input {name} has no size that can be")
+            raise ValueError(f"the input {name} has a size that no input can have")
         inputs[str(name)] = InputSpec(
             spec["kind"],
             tuple(spec["shape"]),
@@ -291,12 +298,13 @@ def inputs_from_json(plain: Mapping[str, Any]) -> dict[str, InputSpec]:
 
 
 def load_weights(module: nn.Module, weights: Mapping[str, Tensor]) -> None:
-    """Copy named weights into a module. Raises ArtifactError where a name or shape does not fit."""
+    """Copy named weights into a module. Raises ArtifactError where a name, shape or dtype differs,
+    and for NaN."""
     wanted = unique_tensors(module)
     if set(wanted) != set(weights):
         odd = sorted(set(wanted) ^ set(weights))
         raise ArtifactError(
-            f"the weights are not of this model: {', '.join(odd[:3])} stand on one side only."
+            f"the weights are of another model: {', '.join(odd[:3])} are in one of both only."
         )
     for name, tensor in wanted.items():
         if tensor.shape != weights[name].shape or tensor.dtype != weights[name].dtype:
@@ -304,7 +312,7 @@ def load_weights(module: nn.Module, weights: Mapping[str, Tensor]) -> None:
                 f"the weight {name} has shape {list(weights[name].shape)}, not {list(tensor.shape)}."
             )
         if tensor.is_floating_point() and bool(weights[name].isnan().any()):
-            raise ArtifactError(f"the weight {name} holds numbers that are none (NaN).")
+            raise ArtifactError(f"the weight {name} has entries that are no numbers (NaN).")
     with torch.no_grad():
         for name, tensor in wanted.items():
             tensor.copy_(weights[name])

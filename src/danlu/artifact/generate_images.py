@@ -1,45 +1,45 @@
-"""Pictures from a generator of images.
+"""Images from a generative model.
 
     pixels = danlu.picture("runs/faces", count=16)                    uint8 (16, H, W, C)
     pixels = danlu.picture("runs/clothes", 8, ["Bag", "Sandal"])      8 bags, then 8 sandals
 
-The same count, classes, seed and weights give the same pictures.
+The same count, classes, seed and weights give the same images.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
 from danlu.artifact.prediction import Artifact, load
+from danlu.data.batches import row_pieces
 from danlu.errors import ArtifactError, DataError
 from danlu.parts.tasks._base import GeneratesImages
 from danlu.recipe import Train
 from danlu.system.placement import placement_for
 from danlu.system.random_draws import counter_bits
 
-TOGETHER = 256  # images made at a time
+TOGETHER = 256  # images generated together
 
 
 def can_generate_images(artifact: Artifact) -> bool:
-    """Whether `picture` can make any with it."""
+    """Whether `picture` can generate images with it."""
     return isinstance(artifact.task, GeneratesImages)
 
 
 def picture(
     artifact: Artifact | str | Path,
     count: int = 16,
-    classes: Sequence[Any] | None = None,
+    classes: Sequence[object] | None = None,
     seed: int = 0,
 ) -> np.ndarray:
-    """Generated images, uint8 (N, H, W, C): `count`, or `count` of each class where the generator
-    knows classes (null: of all).
+    """Generated images, uint8 (N, H, W, C): `count`, or where the model knows classes `count` of each
+    (None: of all classes).
 
-    Raises ArtifactError for a model that makes no images, DataError for a class it does not know.
+    Raises ArtifactError for a model that generates no images, DataError for an unknown class.
 
     >>> import danlu
     >>> recipe = {"task": "image_generation", "train": {"steps": 2},
@@ -50,34 +50,32 @@ def picture(
     (3, 8, 8, 1)
     """
     model = artifact if isinstance(artifact, Artifact) else load(artifact)
-    if not can_generate_images(model):
+    task = model.task
+    if not isinstance(task, GeneratesImages):
         raise ArtifactError(
-            f"this model makes no images: its task is {model.recipe.task.name}.",
+            f"this model generates no images: its task is {model.recipe.task.name}.",
             where=str(model.path or ""),
-            hint="pictures are made with models of the task image_generation",
+            hint="train a model with task: image_generation",
         )
     if count < 1:
         raise DataError(f"count must be 1 or more, and is {count}.", where="picture")
     device = placement_for(Train()).device
-    class_codes = _class_codes(model.task, classes)
+    class_codes = _class_codes(task, classes)
     total = count * max(len(class_codes), 1)
     inputs = {"row": counter_bits(seed, torch.arange(total))[:, None]}
     if class_codes:
         inputs["class"] = torch.tensor(class_codes).repeat_interleave(count)[:, None]
     module = model.module.to(device).eval()
-    images = []
+    images: list[np.ndarray] = []
     with torch.inference_mode():
-        for rows in torch.arange(total).split(TOGETHER):
-            images.append(
-                model.task.pixels(
-                    module({name: tensor[rows].to(device) for name, tensor in inputs.items()})
-                )
-            )
+        for rows in row_pieces(torch.arange(total), TOGETHER):
+            piece = {name: tensor[rows].to(device) for name, tensor in inputs.items()}
+            images.append(task.pixels(module(piece)))
     return np.concatenate(images)
 
 
-def _class_codes(task: Any, classes: Sequence[Any] | None) -> list[int]:
-    """The numbers of the classes asked for; [] where the generator knows none."""
+def _class_codes(task: GeneratesImages, classes: Sequence[object] | None) -> list[int]:
+    """The numbers of the classes, of all where None; [] where the model knows no classes."""
     if classes is None:
         return list(range(len(task.classes)))
     return [task.class_number(name) for name in classes]

@@ -1,10 +1,10 @@
-"""Text from a language model: prompts in, texts out, written token by token.
+"""Text from a language model: prompts in, texts out, one token at a time.
 
     for row, piece in danlu.artifact.generation.stream(artifact, ["Once upon"]): print(piece, end="")
     danlu.generate(artifact, ["Once upon", "中国"], temperature=0.7, stop=["\\n\\n"])
 
-A model tuned on conversations is asked as a user would; any other goes on with the text. The same
-prompts, seed and weights give the same texts, however many prompts are written together."""
+A model trained on conversations answers a prompt as a user's message; any other continues it. The
+same prompts, seed and weights give the same texts, however many prompts are generated together."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field, ValidationError
 
@@ -23,23 +23,25 @@ from danlu.parts.tasks._base import ContinuesText, Converses, ReadsPreprocessing
 from danlu.recipe import Options, Train
 from danlu.system.placement import placement_for
 from danlu.terms import END, FIRST_TOKEN, UNKNOWN
+from danlu.tokenizing import Tokenizer
 
-TOGETHER = 32  # prompts written at a time
-_TAIL = 8  # tokens of the prompt that a text is decoded behind: a word's space depends on the word before it
+TOGETHER = 32  # prompts generated together
+# tokens that a text is decoded behind: whether a word has a space depends on the word before it
+_TAIL = 8
 _HALF = "\ufffd".encode()
 
 StopReason = Literal["end", "stop", "length"]
 
 
 class GenerationOptions(Options):
-    """How texts are written."""
+    """How texts are generated."""
 
-    max_tokens: int = Field(256, ge=1, le=1_000_000, description="Tokens of a text at most.")
+    max_tokens: int = Field(256, ge=1, le=1_000_000, description="The most tokens of a text.")
     temperature: float = Field(
         0.8,
         ge=0,
         le=100,
-        description="Below 1 likelier tokens come more often still; 0: always the likeliest.",
+        description="Below 1, likely tokens are drawn more often; 0: always the likeliest token.",
     )
     top_k: int | None = Field(None, ge=1, description="Only the k likeliest tokens; null: all.")
     top_p: float = Field(
@@ -49,20 +51,32 @@ class GenerationOptions(Options):
         description="Only the likeliest tokens that together have this probability.",
     )
     min_p: float = Field(
-        0.0, ge=0, le=1, description="Only tokens at least this share as likely as the likeliest."
+        0.0,
+        ge=0,
+        le=1,
+        description="Only tokens at least this many times as likely as the likeliest.",
     )
     repetition_penalty: float = Field(
-        1.0, gt=0, le=100, description="Above 1 tokens that stand there already come less often."
+        1.0,
+        gt=0,
+        le=100,
+        description="Above 1, tokens that are in the text already are drawn less often.",
     )
     stop: list[str] = Field([], description="A text ends before the first of these.")
-    seed: int = Field(0, ge=0, lt=2**63, description="Another seed, other texts.")
+    seed: int = Field(
+        0, ge=0, lt=2**63, description="Seed of the random draws: another seed gives other texts."
+    )
 
 
 def generation_options(
-    options: Mapping[str, Any], where: str | None = "generate"
+    options: Mapping[str, object], where: str | None = "generate"
 ) -> GenerationOptions:
-    """The options as Writing. DataError naming the one that is none or out of range; `where` None:
-    it stands there."""
+    """The options, checked. Raises DataError naming the one that is unknown or out of range; its
+    place is `where`, or where that is None the option's name.
+
+    >>> generation_options({"temperature": 0.5, "stop": ("END",)}).stop
+    ['END']
+    """
     try:
         return GenerationOptions.model_validate(
             {
@@ -83,11 +97,11 @@ def generation_options(
 
 @dataclass(frozen=True)
 class GeneratedText:
-    """What was written after a prompt.
+    """The text generated after a prompt.
 
-    ended     why: the model ended it, a stop string came, or max_tokens were written
-    tokens    how many were written
-    unknown   tokens of the prompt that the model has never seen: it read them as one and the same
+    ended     why it ends: "end" (the model ended it), "stop" (a stop string), "length" (max_tokens)
+    tokens    how many tokens were generated
+    unknown   tokens of the prompt that are not in the vocabulary; the model reads all as one token
     """
 
     prompt: str
@@ -96,7 +110,7 @@ class GeneratedText:
     tokens: int
     unknown: int = 0
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, str | int]:
         """Plain data."""
         return {
             "prompt": self.prompt,
@@ -108,13 +122,13 @@ class GeneratedText:
 
 
 def generate(
-    artifact: Artifact | str | Path, prompts: str | Sequence[str], **options: Any
+    artifact: Artifact | str | Path, prompts: str | Sequence[str], **options: object
 ) -> list[GeneratedText]:
-    """The Text of each prompt. `options` are those of Writing: max_tokens, temperature, top_k,
-    top_p, min_p, repetition_penalty, stop, seed.
+    """The GeneratedText of each prompt. `options` are those of GenerationOptions: max_tokens,
+    temperature, top_k, top_p, min_p, repetition_penalty, stop, seed.
 
-    Raises ArtifactError for a model that writes no text, DataError for an option that is none or
-    out of range.
+    Raises ArtifactError for a model that generates no text, DataError for an option that is
+    unknown or out of range.
 
     >>> import danlu, pathlib
     >>> _ = pathlib.Path("verse.txt").write_text("so much depends upon a red wheel barrow\\n" * 60)
@@ -133,19 +147,19 @@ def generate(
 
 
 def stream(
-    artifact: Artifact | str | Path, prompts: str | Sequence[str], **options: Any
+    artifact: Artifact | str | Path, prompts: str | Sequence[str], **options: object
 ) -> Iterator[tuple[int, str]]:
-    """(number of the prompt, the next piece of its text) as they are written; no piece ends within
-    a character."""
+    """(index of the prompt, the next piece of its text) as they are generated; a piece holds whole
+    characters."""
     yield from TextGenerator(artifact, **options).write(
         [prompts] if isinstance(prompts, str) else list(prompts)
     )
 
 
 class TextGenerator:
-    """A language model ready to write. `texts` holds what the last `write` wrote."""
+    """A language model ready to generate. `texts` holds what the last `write` generated."""
 
-    def __init__(self, artifact: Artifact | str | Path, **options: Any) -> None:
+    def __init__(self, artifact: Artifact | str | Path, **options: object) -> None:
         self.artifact = artifact if isinstance(artifact, Artifact) else load(artifact)
         self.options = generation_options(options)
         task = self.artifact.task
@@ -153,9 +167,10 @@ class TextGenerator:
             task.attach(self.artifact.preprocessor)
         if not isinstance(task, ContinuesText) or task.tokenizer is None:
             raise ArtifactError(
-                f"this model does not write text: its task is {self.artifact.recipe.task.name}.",
+                f"this model generates no text: its task is {self.artifact.recipe.task.name}.",
                 where=str(self.artifact.path or ""),
-                hint="danlu generate takes models of language_modeling and instruction_tuning; danlu predict answers with any",
+                hint="danlu generate takes models of language_modeling and instruction_tuning; "
+                "danlu predict takes any",
             )
         self.task, self.tokenizer = task, task.tokenizer
         self.module = self.artifact.module.to(placement_for(Train()).device).eval()
@@ -163,27 +178,27 @@ class TextGenerator:
 
     @property
     def continues_prompt(self) -> bool:
-        """Whether a text goes on with its prompt, and does not answer it."""
+        """Whether a text continues its prompt; else it answers it."""
         return not isinstance(self.task, Converses)
 
     def write(self, prompts: Sequence[str]) -> Iterator[tuple[int, str]]:
-        """(number of the prompt, the next piece of its text) as they are written."""
+        """(index of the prompt, the next piece of its text) as they are generated."""
         self.texts = []
         codes = [self.codes(prompt) for prompt in prompts]
         for first in range(0, len(prompts), TOGETHER):
             part = slice(first, first + TOGETHER)
-            going = _GenerationBatch(self, codes[part], first)
-            for row, piece in going.pieces():
+            batch = _GenerationBatch(self, codes[part], first)
+            for row, piece in batch.pieces():
                 yield first + row, piece
             for row, prompt in enumerate(prompts[part]):
-                self.texts.append(going.text(row, prompt))
+                self.texts.append(batch.text(row, prompt))
 
     def write_codes(self, codes: list[int]) -> Iterator[str]:
-        """The pieces of what follows one prompt of tokens."""
-        going = _GenerationBatch(self, [codes], 0)
-        for _, piece in going.pieces():
+        """The pieces of the text after one prompt of tokens."""
+        batch = _GenerationBatch(self, [codes], 0)
+        for _, piece in batch.pieces():
             yield piece
-        self.texts = [going.text(0, "")]
+        self.texts = [batch.text(0, "")]
 
     def codes(self, prompt: str) -> list[int]:
         """The tokens of a prompt."""
@@ -193,8 +208,8 @@ class TextGenerator:
 
 
 def read_prompts(path: str) -> list[str]:
-    """The lines of a file of prompts, or of stdin where path is "-"; empty lines are none.
-    DataError where it cannot be read."""
+    """The lines of a file of prompts, or of stdin where path is "-", without empty lines. Raises
+    DataError where it cannot be read, or holds no prompt."""
     try:
         text = sys.stdin.read() if path == "-" else Path(path).read_text("utf-8")
     except OSError as error:
@@ -205,12 +220,12 @@ def read_prompts(path: str) -> list[str]:
         ) from None
     prompts = [line for line in text.splitlines() if line.strip()]
     if not prompts:
-        raise DataError("there is no prompt.", where=path, hint="write one a line")
+        raise DataError("there is no prompt.", where=path, hint="write one prompt per line")
     return prompts
 
 
 class _GenerationBatch:
-    """Texts that are being written together."""
+    """Texts that are generated together; `first` is the index of the first prompt."""
 
     def __init__(self, writer: TextGenerator, prompts: list[list[int]], first: int) -> None:
         from danlu.layers.generation.autoregressive import Continuation
@@ -230,7 +245,7 @@ class _GenerationBatch:
         )
         self.prompts = prompts
         self.most = options.max_tokens
-        self.pens = [TextDecoder(writer.tokenizer, prompt, options.stop) for prompt in prompts]
+        self.decoders = [TextDecoder(writer.tokenizer, prompt, options.stop) for prompt in prompts]
 
     def pieces(self) -> Iterator[tuple[int, str]]:
         for number in range(self.most):
@@ -238,31 +253,35 @@ class _GenerationBatch:
             if not tokens:
                 return
             for row, token in tokens.items():
-                pen = self.pens[row]
-                piece = pen.finish("end") if token == END else pen.add(token)
-                if pen.ended:
+                decoder = self.decoders[row]
+                piece = decoder.finish("end") if token == END else decoder.add(token)
+                if decoder.ended:
                     self.rows.stop(row)
                 elif number == self.most - 1:
-                    piece += pen.finish("length")
+                    piece += decoder.finish("length")
                 if piece:
                     yield row, piece
 
     def text(self, row: int, prompt: str) -> GeneratedText:
-        pen = self.pens[row]
+        decoder = self.decoders[row]
         return GeneratedText(
-            prompt, pen.written, pen.ended or "length", pen.tokens, self.prompts[row].count(UNKNOWN)
+            prompt,
+            decoder.written,
+            decoder.ended or "length",
+            decoder.tokens,
+            self.prompts[row].count(UNKNOWN),
         )
 
 
 class TextDecoder:
-    """Tokens to text, handed out as soon as it is sure: whole characters, and nothing that may be
-    the beginning of a stop string."""
+    """Tokens to text. A piece is returned as soon as it is certain: whole characters, and nothing
+    that may be the start of a stop string."""
 
-    def __init__(self, tokenizer: Any, prompt: Sequence[int], stop: Sequence[str]) -> None:
+    def __init__(self, tokenizer: Tokenizer, prompt: Sequence[int], stop: Sequence[str]) -> None:
         self.tokenizer = tokenizer
         self.stop = [string for string in stop if string]
         self.codes = [code for code in prompt if code >= FIRST_TOKEN][-_TAIL:]
-        self.decoded = len(self.codes)  # how many of them are text already
+        self.decoded = len(self.codes)  # how many of them are in the text already
         self.decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self.pending = ""
         self.written = ""
@@ -270,14 +289,13 @@ class TextDecoder:
         self.ended: StopReason | None = None
 
     def add(self, token: int) -> str:
-        """The text that one token more makes sure."""
+        """The text that is certain after one more token."""
         self.tokens += 1
         self.codes.append(token)
         before = self.tokenizer.decode_bytes(self.codes[: self.decoded])
         decoded = self.tokenizer.decode_bytes(self.codes)
-        if (
-            decoded.endswith(_HALF) and len(self.codes) < 2 * _TAIL
-        ):  # a tokenizer without bytes shows half a character so
+        # a tokenizer without bytes decodes half a character so
+        if decoded.endswith(_HALF) and len(self.codes) < 2 * _TAIL:
             return ""
         self.pending += self.decoder.decode(decoded[len(before) :])
         self.codes = self.codes[-_TAIL:]
@@ -296,7 +314,7 @@ class TextDecoder:
         return piece
 
     def finish(self, why: StopReason) -> str:
-        """The text held back; bytes that are no whole character are dropped."""
+        """End the text; returns the rest of it. Bytes that are no whole character are dropped."""
         self.ended = why
         piece, self.pending = self.pending, ""
         self.written += piece
@@ -304,7 +322,11 @@ class TextDecoder:
 
 
 def _partial_stop(text: str, stop: str) -> int:
-    """How many letters at the end of `text` may be the beginning of `stop`."""
+    """How many characters at the end of `text` may be the start of `stop`.
+
+    >>> _partial_stop("see EN", "END")
+    2
+    """
     return next(
         (
             size
@@ -316,21 +338,22 @@ def _partial_stop(text: str, stop: str) -> int:
 
 
 class Chat:
-    """A conversation with a model that was tuned on conversations.
+    """A conversation with a model that was trained on conversations.
 
-    messages   (role, content) so far; `answer` adds two. What no longer fits into the model's context is left out, the oldest first
+    messages   (role, content) so far; `answer` appends two. The oldest are left out of the prompt
+               where they no longer fit into the model's context
     """
 
     def __init__(
-        self, artifact: Artifact | str | Path, system: str | None = None, **options: Any
+        self, artifact: Artifact | str | Path, system: str | None = None, **options: object
     ) -> None:
         self.writer = TextGenerator(artifact, **options)
         task = self.writer.task
         if not isinstance(task, Converses):
             raise ArtifactError(
-                "this model was not tuned on conversations.",
+                "this model was not trained on conversations.",
                 where=str(self.writer.artifact.path or ""),
-                hint="danlu generate goes on with a text; task: instruction_tuning teaches it to answer",
+                hint="danlu generate continues a text; task: instruction_tuning trains a model to answer",
             )
         self.task = task
         instruction = system if system is not None else task.system
@@ -338,12 +361,12 @@ class Chat:
         self.messages = list(self.beginning)
 
     def restart(self) -> None:
-        """Forget everything that was said."""
+        """Forget all messages but the system message."""
         self.messages = list(self.beginning)
 
     def answer(self, message: str) -> Iterator[str]:
-        """The pieces of the answer to what the user says. What was told before the caller stopped
-        asking is kept."""
+        """The pieces of the answer to the user's message. Where the caller stops early, the pieces so
+        far are kept as the answer."""
         self.messages.append(("user", message))
         answer = ""
         try:
@@ -368,11 +391,12 @@ def conversation_tokens(
     messages: Sequence[tuple[str, str]],
     max_tokens: int,
 ) -> list[int]:
-    """The tokens that ask for what follows `messages` (role, content), which stand behind a
-    `beginning` that always stays.
+    """The prompt tokens for the answer to `messages`, (role, content) each, after a `beginning` that
+    is always kept.
 
-    Of what leaves no room in the model's context for an answer of max_tokens (or half the context)
-    the oldest is left out, up to the next turn of the user; the last message stays."""
+    Where they leave no room in the model's context for an answer of max_tokens (or half the
+    context), the oldest messages are left out, up to the next turn of the user; the last message is
+    kept."""
     room = max(task.context - min(max_tokens, task.context // 2), 1)
     oldest = 0
     while True:

@@ -20,7 +20,7 @@ class AllocationLimit(TorchDispatchMode):
     (tensors of different shapes that meet)."""
 
     def __init__(self, most: int) -> None:
-        super().__init__()
+        super().__init__()  # pyright: ignore[reportUnknownMemberType]
         self.left = most
         self.most = most
 

@@ -9,8 +9,8 @@ from danlu.recipe import Part
 
 
 def source_like_training(data: str, artifact: Contents) -> Part:
-    """The source that reads `data` as training's was read: the same options, and the decimal mark
-    that was found then."""
+    """The source that reads `data` as the training data was read: with the same options, and the
+    decimal mark that was found then."""
     source = source_of(data, artifact.recipe.data.source)
     mark = artifact.provenance["data"].get("decimal", "auto")
     if getattr(source.options, "decimal", None) == "auto" and mark != "auto":
@@ -19,11 +19,8 @@ def source_like_training(data: str, artifact: Contents) -> Part:
 
 
 def source_of(data: str, like: Part) -> Part:
-    """The source that reads `data`: by its suffix; with the options of the recipe's own source
-    where that is of the same kind.
-
-    Raises DataError for a path that no source claims.
-    """
+    """The source that reads `data`, chosen by its suffix; with the options of the recipe's own source
+    where that is the same. Raises DataError for a path that no source reads."""
     name = registry.source_for(data)
     if (
         name is None

@@ -1,8 +1,15 @@
-"""What one raw row to answer holds, as JSON values: for forms, schemas and cards; read back without torch.
+"""The fields of one raw row to predict, as JSON values: for forms, schemas and cards.
 
-{"name", "kind" (danlu.terms.Kind), "required": whether a value must be given (a column must always be there),
- "categories": [those of the training rows], "shape": [height, width, channels], "rate": samples a second, "width": numbers a value,
- "minimum", "maximum": of the training rows, "example": a value}      keys that do not apply are left out
+A field has these keys; keys that do not apply are left out.
+
+    name, kind         the column, and its kind (danlu.terms.Kind)
+    required           whether a value must be given; the column itself must always be there
+    categories         those of the training rows
+    shape              [height, width, channels] of an image
+    rate               samples per second of a recording
+    width              numbers per value
+    minimum, maximum   of the training rows
+    example            a value
 """
 
 from __future__ import annotations
@@ -16,7 +23,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from danlu.data import column_pipeline
+from danlu.parts.tasks._base import ExportsGenerator
 from danlu.system.image_grid import encode_png
+from danlu.terms import Json
 
 if TYPE_CHECKING:
     from danlu.artifact.artifact import Contents
@@ -26,19 +35,25 @@ _MOMENT = "2024-01-31 12:00:00"
 
 def row_fields(contents: Contents) -> list[dict[str, Any]]:
     """The fields of a row that `predict` takes, in the order of the columns."""
-    generates = hasattr(contents.task, "asked")  # an image is asked for, not read
-    pipelines = {} if generates else {chain.name: chain for chain in contents.preprocessor.chains}
-    rows = []
-    for name, schema in (
-        contents.task.asked() if generates else contents.preprocessor.reads
-    ).items():
+    task = contents.task
+    generates = isinstance(task, ExportsGenerator)  # its rows ask for images
+    pipelines = (
+        {} if generates else {chain.name: chain for chain in contents.preprocessor.pipelines}
+    )
+    fields: list[dict[str, Any]] = []
+    schemas = (
+        task.row_schema()
+        if isinstance(task, ExportsGenerator)
+        else contents.preprocessor.row_schema
+    )
+    for name, schema in schemas.items():
         required = _needs_a_value(pipelines[name], schema) if name in pipelines else True
         facts = {
             key: schema[key]
             for key in ("categories", "shape", "rate", "width", "minimum", "maximum")
             if key in schema
         }
-        rows.append(
+        fields.append(
             {
                 "name": name,
                 "kind": schema["kind"],
@@ -47,21 +62,25 @@ def row_fields(contents: Contents) -> list[dict[str, Any]]:
                 "example": example_value(schema),
             }
         )
-    return rows
+    return fields
 
 
 def _needs_a_value(chain: column_pipeline.ColumnPipeline, schema: Mapping[str, Any]) -> bool:
-    """Whether the transforms leave a missing value missing."""
-    if chain.to in ("image", "frames"):
+    """Whether the transforms leave a missing value missing, so that a value must be given."""
+    if chain.input_kind in ("image", "frames"):
         return True
     rows = chain.run(column_pipeline.probe_rows(chain.name, schema))  # the first of them is missing
-    return chain.to == "numbers" and bool(
+    return chain.input_kind == "numbers" and bool(
         np.isnan(np.asarray(rows.values[:1], dtype=np.float64)).any()
     )
 
 
-def example_value(schema: Mapping[str, Any]) -> Any:
-    """A value that a column of this schema could hold, as JSON."""
+def example_value(schema: Mapping[str, Any]) -> Json:
+    """A value that a column of this schema could hold, as a JSON value.
+
+    >>> example_value({"kind": "number", "minimum": 1.0, "maximum": 3.0})
+    2.0
+    """
     kind = schema["kind"]
     if kind == "number":
         low, high = schema.get("minimum", 0.0), schema.get("maximum", 1.0)

@@ -47,7 +47,7 @@ from danlu.data.dataset import (
 )
 from danlu.errors import ArtifactError, DanluError, DataError, Interrupted, RunError
 from danlu.layers.tensors import unique_tensors
-from danlu.layers.vision.test_time_augmentation import TestTimeAugmentation
+from danlu.layers.vision.test_time_augmentation import AveragedViews
 from danlu.parts.losses._base import Loss
 from danlu.parts.optimizers._base import learning_rate_of
 from danlu.recipe import FineTune, Part, Recipe, Train
@@ -308,7 +308,7 @@ class OwnRows:
         self.placement.use()
         self.described, self.rows, self.examples = self.prepared(contents)
         recipe, task = contents.recipe, contents.task
-        views = TestTimeAugmentation(
+        views = AveragedViews(
             recipe.data.test_time_augmentation, self.described, task.output
         )
         self.evaluator = Evaluator(

@@ -1,4 +1,4 @@
-"""The tensors of a module: each storage once, how many bytes they hold, and what follows their loading."""
+"""The tensors of a module: each storage once, their bytes, and layers that act after loading."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -65,3 +66,21 @@ def as_floats(tensor: Tensor) -> list[float]:
     [0.5, 1.0]
     """
     return cast("list[float]", tensor.tolist())  # pyright: ignore[reportUnknownMemberType]
+
+
+def from_array(array: np.ndarray) -> Tensor:
+    """The array as a tensor that shares its memory.
+
+    >>> from_array(np.array([1, 2]))
+    tensor([1, 2])
+    """
+    return torch.from_numpy(array)  # pyright: ignore[reportUnknownMemberType]
+
+
+def split(tensor: Tensor, sizes: int | list[int], dim: int = 0) -> list[Tensor]:
+    """The tensor in pieces along `dim`, of one size or of several.
+
+    >>> [len(piece) for piece in split(torch.zeros(5), 2)]
+    [2, 2, 1]
+    """
+    return list(tensor.split(sizes, dim))  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]

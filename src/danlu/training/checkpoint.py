@@ -1,11 +1,12 @@
-"""The state on disk: atomic, checksummed, without pickle; written behind the loop's back; falls back to the last good one.
+"""The training state on disk: atomic, checksummed, without pickle, written in the background; a damaged one is passed over.
 
-    checkpoints/step-0000001200/checkpoint.json      step, facts, size and SHA-256 of each file; sealed with its own checksum
+    checkpoints/step-0000001200/checkpoint.json      step, facts, size and SHA-256 of each file, and
+                                                     a checksum of its own
     checkpoints/step-0000001200/state.safetensors    every tensor
 
-A checkpoint is written to a hidden folder, every file and the folder synced, then renamed and the
-parent synced: at every instant the newest named folder is whole. What is read is verified bit for
-bit before any of it is used."""
+A checkpoint is written to a hidden folder. Every file and the folder are synced, the folder is
+renamed, and its parent synced: at every moment the newest folder with a name is complete. What is
+read is verified bit for bit before any of it is used."""
 
 from __future__ import annotations
 
@@ -15,7 +16,7 @@ import shutil
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 from torch import Tensor
 
@@ -31,13 +32,14 @@ from danlu.system.atomic_files import (
     with_checksum,
     write_file,
 )
+from danlu.training.state import StateFacts
 
 FORMAT = 1
 _NAME = re.compile(r"step-(\d{10})")
 
 
 class Checkpoints:
-    """The checkpoints of one run. `notices` are plain sentences about what was found damaged."""
+    """The checkpoints of one run. `notices` are sentences about damaged ones."""
 
     def __init__(self, folder: Path, run_id: str, keep: int) -> None:
         self.folder = folder
@@ -46,13 +48,13 @@ class Checkpoints:
         self.notices: list[str] = []
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._writing: Future[None] | None = None
-        self.newest_step = -1  # the step of the newest checkpoint that this process wrote or read
+        self.newest_step = -1  # of the checkpoints that this process wrote or read
 
     # --- before step 1
 
     def prepare(self, tensors: Mapping[str, Tensor]) -> None:
-        """Refuse a folder that cannot be written or has no room for what will be kept, before any
-        work is done."""
+        """Raise RunError, before any work is done, where the folder cannot be written or the disk has
+        no room for the checkpoints."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             remove_leftovers(self.folder)
@@ -68,8 +70,8 @@ class Checkpoints:
         bytes_on_disk = sum(
             path.stat().st_size for path in self.folder.glob("step-*/*") if path.is_file()
         )
-        # the newest kept, the best one, and the one being written; momentum buffers that do not
-        # exist yet: at most twice the weights
+        # the newest `keep`, the best one, and the one being written; an optimizer's state does not
+        # exist yet and takes at most twice the weights
         weights = bytes_of(
             {name: tensor for name, tensor in tensors.items() if name.startswith("weights.")}
         )
@@ -77,9 +79,10 @@ class Checkpoints:
         free = shutil.disk_usage(self.folder).free
         if free < needed:
             raise RunError(
-                f"checkpoints need about {needed / 1e6:,.1f} MB, and the disk has {free / 1e6:,.1f} MB free.",
+                f"checkpoints need about {needed / 1e6:,.1f} MB, and the disk has "
+                f"{free / 1e6:,.1f} MB free.",
                 where=str(self.folder),
-                hint="make room, choose another --run folder, or lower train.keep",
+                hint="free some space, choose another --run folder, or lower train.keep",
             )
 
     # --- writing
@@ -88,18 +91,17 @@ class Checkpoints:
         self,
         step: int,
         tensors: Mapping[str, Tensor],
-        facts: Mapping[str, Any],
+        facts: StateFacts,
         *spared: int,
         first: Callable[[], None] | None = None,
     ) -> None:
-        """Copy the state and write it in the background; waits only while the previous one is still
-        being written.
+        """Copy the state and write it in the background; waits only while the previous checkpoint is
+        still being written.
 
-        Of older checkpoints the last `keep` stay, and those of the steps `spared`. `first` is
-        called in the writing thread: what must be on the disk before the checkpoint is. What is a
-        function of the recipe is the same each time a step is reached, so a step whose checkpoint
-        this run has just written or read is not written again. Raises CheckpointError where the
-        previous write failed."""
+        Of older checkpoints the last `keep` stay, and those of the steps `spared`. `first` is called
+        in the writing thread, before the checkpoint is written. A step that this process has just
+        written or read is not written again: the state at a step is always the same. Raises
+        CheckpointError where the previous write failed."""
         if step == self.newest_step:
             return
         self.wait()
@@ -109,12 +111,12 @@ class Checkpoints:
             for name, tensor in tensors.items()
         }
         self._writing = self._writer.submit(
-            self._write, step, copies, copy.deepcopy(dict(facts)), spared, first
+            self._write, step, copies, copy.deepcopy(facts), spared, first
         )
         self.newest_step = step
 
     def wait(self) -> None:
-        """Wait until what was saved is on the disk. Raises CheckpointError where it could not be
+        """Wait until the last checkpoint is on the disk. Raises CheckpointError where it could not be
         written."""
         if self._writing is None:
             return
@@ -126,20 +128,20 @@ class Checkpoints:
             raise CheckpointError(
                 f"a checkpoint could not be written: {error.strerror or error}.",
                 where=str(self.folder),
-                hint=f"make room and run the same command again: it goes on from step {good[-1]:,}"
+                hint=f"free some space and run the same command again: it resumes at step {good[-1]:,}"
                 if good
-                else "make room and start again",
+                else "free some space and start again",
             ) from None
 
     def close(self) -> None:
-        """Let the last write end, whatever becomes of it."""
+        """Wait for the last write, whether it succeeds or not."""
         self._writer.shutdown(wait=True)
 
     def _write(
         self,
         step: int,
         tensors: dict[str, Tensor],
-        facts: dict[str, Any],
+        facts: StateFacts,
         spared: tuple[int, ...],
         first: Callable[[], None] | None,
     ) -> None:
@@ -163,7 +165,7 @@ class Checkpoints:
                 self._remove(old)
 
     def _remove(self, step: int) -> None:
-        # Renamed first: a kill inside the removal leaves a hidden folder, never a named half.
+        # Renamed first: a kill during the removal leaves a hidden folder, never half a named one.
         path = self.folder / f"step-{step:010d}"
         hidden = self.folder / f".{path.name}.old"
         shutil.rmtree(hidden, ignore_errors=True)
@@ -173,14 +175,14 @@ class Checkpoints:
     # --- reading
 
     def steps(self) -> list[int]:
-        """The steps there are checkpoints of, ascending; whether they are good is not looked at."""
+        """The steps of all checkpoints, ascending; they may be damaged."""
         if not self.folder.is_dir():
             return []
         return sorted(
             int(match[1]) for path in self.folder.iterdir() if (match := _NAME.fullmatch(path.name))
         )
 
-    def read(self, step: int) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    def read(self, step: int) -> tuple[dict[str, Tensor], StateFacts]:
         """(tensors, facts) of one checkpoint, verified bit for bit. Raises CheckpointError naming
         the file."""
         from safetensors.torch import load
@@ -199,7 +201,8 @@ class Checkpoints:
                 raise ValueError(f"it is the checkpoint of step {manifest['step']:,}")
             entry = manifest["files"]["state.safetensors"]
             where = folder / "state.safetensors"
-            return load(read_checked(where, entry["size"], entry["sha256"])), manifest["facts"]
+            tensors = load(read_checked(where, entry["size"], entry["sha256"]))
+            return tensors, cast("StateFacts", manifest["facts"])
         except FileNotFoundError:
             raise CheckpointError("the file is missing.", where=str(where)) from None
         except OSError as error:
@@ -211,11 +214,11 @@ class Checkpoints:
                 f"this checkpoint is damaged: {error}.", where=str(where)
             ) from None
 
-    def newest(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-        """(tensors, facts) of the newest good checkpoint, None where there is none at all.
+    def newest(self) -> tuple[dict[str, Tensor], StateFacts] | None:
+        """(tensors, facts) of the newest good checkpoint; None where there is no checkpoint.
 
-        A damaged one is named in `notices`, set aside as step-N.damaged, and the one before it
-        taken. Raises CheckpointError where there are checkpoints and none is good."""
+        A damaged one is named in `notices` and renamed to step-N.damaged, and the one before it is
+        read. Raises CheckpointError where there are checkpoints and all are damaged."""
         steps = self.steps()
         failures: list[str] = []
         for step in reversed(steps):
@@ -233,7 +236,7 @@ class Checkpoints:
             raise CheckpointError(
                 "no checkpoint of this run is usable: " + " ".join(failures),
                 where=str(self.folder),
-                hint="remove the checkpoints folder to start this run from the beginning",
+                hint="remove the checkpoints folder to start this run again",
             )
         return None
 

@@ -24,10 +24,10 @@ def cross_validate(
     """Train `folds` models in RUN/fold-1, RUN/fold-2, ...; {"folds": [scores], "mean": {...},
     "std": {...}} of their validation scores.
 
-    The test split, where there is one, stays out of all folds. `std` is the sample standard
-    deviation over folds. Each fold continues by itself after a kill, and finished folds are not
-    trained again. `beside()` gives each fold a watcher of its own; `after` hears the scores of the
-    folds so far at the end of each, and what it raises ends the whole.
+    The test split, where there is one, is in no fold. `std` is the sample standard deviation over
+    folds. A killed fold resumes, and finished folds are not trained again. `beside()` makes a
+    watcher for each fold; `after` is called after each with the scores of all folds so far, and what
+    it raises ends the cross-validation.
     Raises what danlu.train raises.
 
     >>> import danlu

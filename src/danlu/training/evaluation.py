@@ -26,7 +26,7 @@ from danlu.data.dataset import (
     used_rows,
 )
 from danlu.errors import DataError, nearest
-from danlu.layers.vision.test_time_augmentation import TestTimeAugmentation
+from danlu.layers.vision.test_time_augmentation import AveragedViews
 from danlu.parts.losses._base import Loss
 from danlu.parts.metrics._base import ComparesFeatures, Metric, TextMetric
 from danlu.parts.metrics._image_features import ImageFeatures
@@ -56,7 +56,7 @@ class Evaluator:
         metrics: Sequence[Part],
         placement: Placement,
         seed: int = 0,
-        views: TestTimeAugmentation | None = None,
+        views: AveragedViews | None = None,
     ) -> None:
         self.rows = rows
         self.task = task
@@ -336,7 +336,7 @@ def evaluate(artifact: Contents, data: str | None = None, split: str = "test") -
     examples = make_examples(artifact.task, artifact.preprocessor, table, targets, splits, alive)
     rows = Rows(examples.inputs, artifact.preprocessor.pixels, examples.target, placement)
     module = artifact.module.to(placement.device)
-    views = TestTimeAugmentation(
+    views = AveragedViews(
         recipe.data.test_time_augmentation, examples.input_specs, artifact.task.output
     )
     evaluator = Evaluator(

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
-from typing import Any, cast
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -183,9 +183,9 @@ def _blocks(module: nn.Module) -> list[str]:
     """The names of the lists of repeated blocks: the one with the most parameters, and those of the
     same length beside it."""
     lists: dict[str, nn.ModuleList] = {
-        name: cast("nn.ModuleList", child)
+        name: child
         for name, child in module.named_modules()
-        if isinstance(child, nn.ModuleList) and len(cast("nn.ModuleList", child)) > 0
+        if isinstance(child, nn.ModuleList) and len(child) > 0
     }
     outer = {
         name: child

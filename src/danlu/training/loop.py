@@ -22,6 +22,7 @@ from danlu.artifact import artifact as artifacts
 from danlu.artifact.prediction import Artifact, load
 from danlu.data.batches import rows_at_once
 from danlu.errors import ArtifactError, CheckpointError, Interrupted, TrainingStopped
+from danlu.layers.tensors import from_array
 from danlu.parts.schedules._base import ScoreSchedule
 from danlu.parts.tasks._base import Calibrates
 from danlu.parts.watchers._base import RunInfo, Watcher, Watchers
@@ -444,7 +445,7 @@ class Training:
         """Raise ArtifactError unless the artifact as read back predicts as the model that was
         scored, bit for bit, on rows of the data."""
         few = min(64, rows_at_once(self.setup.rows, self.data.task.output))
-        rows = torch.from_numpy(self.data.splits["train"][:few].copy())
+        rows = from_array(self.data.splits["train"][:few].copy())
         batch = self.setup.rows.gather(self.setup.placement.put(rows))
         module, again = self.state.module.eval(), released.module.to(self.setup.placement.device)
         with torch.inference_mode():

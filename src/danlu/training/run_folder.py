@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -208,7 +208,7 @@ def run_id(recipe: Recipe, resolved: dict[str, Any]) -> str:
 
 
 @contextmanager
-def disk_errors_as(folder: Path, error: type[DanluError]) -> Iterator[None]:
+def disk_errors_as(folder: Path, error: type[DanluError]) -> Generator[None]:
     """What the system says while a run's files are written, in words: no room, a folder that was
     removed, ..."""
     try:

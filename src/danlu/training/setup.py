@@ -17,7 +17,7 @@ from danlu.data.dataset import Dataset, prepare
 from danlu.errors import RunError
 from danlu.layers.parametrization import VocabularyTables, scale_groups
 from danlu.layers.quantization.nf4 import parameter_count
-from danlu.layers.vision.test_time_augmentation import TestTimeAugmentation
+from danlu.layers.vision.test_time_augmentation import AveragedViews
 from danlu.parts.losses._base import Loss
 from danlu.parts.optimizers._base import learning_rate_of, weight_decay_of
 from danlu.parts.schedules._base import Schedule, ScoreSchedule
@@ -39,7 +39,7 @@ from danlu.training.evaluation import Evaluator
 from danlu.training.pretrained_weights import PretrainedStart, load_pretrained
 from danlu.training.progressive_resizing import ProgressiveResizing
 from danlu.training.state import TrainingState
-from danlu.training.step import AdversarialStep, SupervisedStep, Update
+from danlu.training.step import AdversarialStep, Step, SupervisedStep
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ class TrainingSetup:
     plan: Plan
     state: TrainingState
     schedule: Schedule | ScoreSchedule
-    update: Update
+    update: Step
     evaluator: Evaluator
     start: PretrainedStart | None = None
 
@@ -272,7 +272,7 @@ def build_training(
         hide,
         resize,
     )
-    update: Update
+    update: Step
     if registry.task_facts(recipe.task.name).step == "adversarial":
         sides = registry.build_adversarial_loss(recipe.loss, data.task)
         update = AdversarialStep(state, batches, sides, *settings)
@@ -280,7 +280,7 @@ def build_training(
         loss = registry.build_loss(recipe.loss, data.task)
         loss = loss if overrides is None else overrides.wrap_loss(loss, module, data)
         update = SupervisedStep(state, batches, loss, *settings)
-    views = TestTimeAugmentation(recipe.data.test_time_augmentation, *described)
+    views = AveragedViews(recipe.data.test_time_augmentation, *described)
     evaluator = Evaluator(
         rows, data.task, recipe.loss, recipe.metrics, placement, recipe.train.seed, views
     )
@@ -338,7 +338,7 @@ def decimal_mark(table: Table) -> str:
 
     The artifact stores it: 5,250 must mean the same in a file to predict as in training.
     """
-    marks = set()
+    marks: set[str] = set()
     for column in table.columns.values():
         if column.kind == "number" and column.values.ndim == 1:
             if "decimal comma" in column.reason:
@@ -408,7 +408,7 @@ def parameter_groups(module: torch.nn.Module, optimizer: Part) -> list[dict[str,
     tables = (
         embedding_tables(module)
         if registry.optimizer_facts(optimizer.name).spares_tables
-        else set()
+        else set[torch.Tensor]()
     )
     decayed = [
         parameter for parameter in trainable if parameter.ndim >= 2 and parameter not in tables

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from typing import NotRequired, TypedDict
 
@@ -95,7 +95,7 @@ class TrainingState:
                     tensor.copy_(weights[name])
 
     @contextmanager
-    def swapped_weights(self, weights: Mapping[str, Tensor]) -> Iterator[None]:
+    def swapped_weights(self, weights: Mapping[str, Tensor]) -> Generator[None]:
         """Inside the `with` the module has `weights`; afterwards its own again, bit for bit."""
         if weights is self.live:
             yield

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -40,7 +40,7 @@ class Verdict:
     inside_saves: int
     runs: int
     hashes: dict[str, str]
-    differing: list[str] = field(default_factory=list)
+    differing: list[str] = field(default_factory=list[str])
 
     @property
     def equal(self) -> bool:
@@ -213,7 +213,7 @@ def _half_written(run: Path) -> set[str]:
 
 
 @contextlib.contextmanager
-def _home(folder: Path | None) -> Iterator[Path]:
+def _home(folder: Path | None) -> Generator[Path]:
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
         if any(folder.iterdir()):
@@ -227,7 +227,7 @@ def _home(folder: Path | None) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def _life(command: Sequence[str], home: Path) -> Iterator[subprocess.Popen[bytes]]:
+def _life(command: Sequence[str], home: Path) -> Generator[subprocess.Popen[bytes]]:
     """A process that does not outlive the `with`, whatever ends it."""
     with (
         (home / "said").open("wb") as output,

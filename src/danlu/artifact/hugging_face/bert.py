@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from danlu.errors import ArtifactError, DataError
 from danlu.layers.recurrent.sequence_reader import Reader
+from danlu.layers.tensors import from_array
 from danlu.layers.text.embeddings import WordEmbedding
 from danlu.layers.transformer.blocks import Block, StackSizes
 from danlu.layers.transformer.encoder import (
@@ -203,8 +204,8 @@ def _layers(parts: BertParts, task: str) -> dict[str, nn.Module]:
 
 def _chosen(weight: Tensor, rows: np.ndarray, missing: float) -> Tensor:
     """The rows of a tensor in the file's order."""
-    kept = weight.detach().cpu()[torch.from_numpy(np.maximum(rows, 0))]
-    lost = torch.from_numpy(rows < 0)
+    kept = weight.detach().cpu()[from_array(np.maximum(rows, 0))]
+    lost = from_array(rows < 0)
     return kept.masked_fill(lost.reshape(-1, *[1] * (kept.ndim - 1)), missing)
 
 

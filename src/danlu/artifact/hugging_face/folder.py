@@ -14,7 +14,9 @@ from danlu.artifact.artifact import Contents
 from danlu.artifact.hugging_face import bert, llama
 from danlu.artifact.hugging_face.tokenizer import TokenizerFile, tokenizer_file, word_tokenizer_file
 from danlu.errors import ArtifactError, DataError
+from danlu.layers.tensors import from_array
 from danlu.layers.transformer.language_model import LanguageModel
+from danlu.parts.tasks._base import ReadsRunningText
 from danlu.reading import hugging_face
 from danlu.system.atomic_files import atomic_folder, write_file
 from danlu.terms import BEGINNING, END, FIRST_TOKEN
@@ -106,7 +108,7 @@ def difference(
     """
     from danlu.layers.pretrained.network import library, quiet_transformers
 
-    ours = torch.from_numpy(tokenizer.rows)
+    ours = from_array(tokenizer.rows)
     rows_with_code = torch.nonzero(ours >= FIRST_TOKEN).flatten()
     with quiet_transformers(), torch.inference_mode():
         named = (
@@ -147,7 +149,9 @@ def _of_gpt(artifact: Contents, where: str) -> tuple[dict[str, bytes], Tokenizer
     if tokenizer is None:
         raise ArtifactError("this artifact has not exactly one tokenizer.", where=where)
     file = tokenizer_file(tokenizer, where)
-    context = int(getattr(artifact.task, "context", 0) or module.context)
+    task = artifact.task
+    limit = task.context if isinstance(task, ReadsRunningText) else 0
+    context = int(limit or module.context)
     config = llama.config(module, context, len(file.rows), file.codes)
     generation = {name: config[name] for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
     generation |= {
@@ -186,7 +190,7 @@ def _of_encoder(artifact: Contents, where: str) -> tuple[dict[str, bytes], Token
 def _tokenizer_of_encoder(artifact: Contents, where: str) -> TokenizerFile:
     """What reads an encoder's text, as a file."""
     tokenizer = artifact.preprocessor.tokenizer
-    steps = [step for chain in artifact.preprocessor.chains for step in chain.steps]
+    steps = [step for chain in artifact.preprocessor.pipelines for step in chain.steps]
     if tokenizer is not None:
         options: Any = next(part.options for part, state in steps if "tokenizer" in state)
         return tokenizer_file(

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from danlu.errors import ArtifactError, DataError
 from danlu.layers.normalization import EPSILON
+from danlu.layers.tensors import from_array
 from danlu.layers.transformer.blocks import Block, StackSizes
 from danlu.layers.transformer.language_model import LanguageModel
 from danlu.terms import END, PADDING
@@ -119,8 +120,8 @@ def tensors(module: LanguageModel, rows: np.ndarray) -> dict[str, Tensor]:
 
 
 def _chosen(weight_VD: Tensor, rows: np.ndarray) -> Tensor:
-    chosen = weight_VD.detach().cpu()[torch.from_numpy(np.maximum(rows, 0))]
-    return chosen.masked_fill(torch.from_numpy(rows < 0)[:, None], 0.0)
+    chosen = weight_VD.detach().cpu()[from_array(np.maximum(rows, 0))]
+    return chosen.masked_fill(from_array(rows < 0)[:, None], 0.0)
 
 
 def module_of(

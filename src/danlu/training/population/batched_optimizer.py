@@ -23,6 +23,7 @@ from torch.optim import Optimizer
 from danlu import registry
 from danlu.compat.torch_foreach import foreach
 from danlu.compat.torch_optim import FusedUpdate, fused_update
+from danlu.layers.tensors import split
 from danlu.recipe import Recipe
 from danlu.training.population.stack import Stack
 from danlu.training.population.trial_state import TrialState
@@ -316,7 +317,7 @@ class VmappedRule:
         into = self._values(stack, group.names)
         sizes = [tensor[0].numel() for tensor in into]
         foreach.copy_(
-            into, [piece.view_as(tensor) for piece, tensor in zip(moved.split(sizes, dim=1), into)]
+            into, [piece.view_as(tensor) for piece, tensor in zip(split(moved, sizes, 1), into)]
         )
 
     def _update_each(

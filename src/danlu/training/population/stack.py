@@ -1,4 +1,4 @@
-"""K models of one architecture as one: stacked weights, and a forward pass over all of them under torch.func.vmap.
+"""K models of one architecture as one: stacked weights, and one forward pass for all of them under torch.func.vmap.
 
 K models, B rows.
 """
@@ -18,15 +18,19 @@ from danlu.system.placement import Placement
 from danlu.training.population import batched_layers
 from danlu.training.step import formulas
 
-_NARROW = 1 << 14  # numbers of a matrix below which a second copy costs more than it saves
+_LARGE = 1 << 14  # numbers of a matrix from which a second copy in low precision saves time
 
 
 class Stack:
-    """The weights of K models, (K, ...) by name: `moving` those that learn, `still` frozen ones and
-    buffers; `average` the EMA.
+    """The tensors of K models, (K, ...) by name; row k is model k.
 
-    The modules keep their own parameters: views of the rows, so that an optimizer over a module
-    moves the stack."""
+    trained         parameters that are trained
+    constants       frozen parameters, and buffers; running statistics change in the forward pass
+    average         the weight average, None where there is none
+    low_precision   matrices of linear layers in autocast's number format, see `keep_low_precision`
+
+    The modules keep their own parameters, which are views of the rows: an optimizer over a module
+    updates the stack."""
 
     def __init__(
         self, modules: Sequence[nn.Module], placement: Placement, *, averaged: bool
@@ -44,11 +48,10 @@ class Stack:
         self.trained = batched_layers.stacked(
             [{name: each[name] for name in self.names} for each in named]
         )
-        self.constants = batched_layers.stacked(
+        self.constants: dict[str, Tensor] = batched_layers.stacked(
             [{k: v for k, v in each.items() if k not in self.trained} for each in named]
         )
-        # what a state_dict holds beside parameters are running statistics: they move in the forward
-        # pass; all else is a constant
+        # the buffers in a state_dict are running statistics, which the forward pass changes
         kept = modules[0].state_dict().keys()
         self.statistics = [name for name, _ in modules[0].named_buffers() if name in kept]
         buffers = [dict(module.named_buffers()) for module in modules]
@@ -77,7 +80,7 @@ class Stack:
         return {**self.trained, **floating}
 
     def _ready(self) -> None:
-        """Leaves that gradients go to, and the modules' parameters as views of the rows."""
+        """Make leaves for the gradients, and make the modules' parameters views of the rows."""
         for name in self.names:
             self.trained[name] = self.trained[name].detach().requires_grad_()
         if self.low_precision:
@@ -92,16 +95,16 @@ class Stack:
                 parameter.data = rows[name][number]
 
     def keep_low_precision(self, dtype: torch.dtype) -> None:
-        """Keep the matrices of linear layers a second time, as autocast would cast them in every
-        update: `narrow` (K, O, I) by name.
+        """Keep the matrices of linear layers a second time in `dtype`, (K, O, I) by name, as
+        autocast would cast them in every update.
 
-        Their gradients then come in that format, and who moves the weights must carry both over, a
-        trial at a time, while its rows lie in the core's own cache: 16 perceptrons 784-128-10 take
-        372 microseconds a trial otherwise, of which casting is 77."""
+        Their gradients then have that dtype too. An optimizer converts both, one trial at a time,
+        while the trial's rows are in the core's cache. Otherwise 16 perceptrons 784-128-10 take 372
+        microseconds per trial, of which casting is 77."""
         large = {
             name: weight
             for name, weight in self.trained.items()
-            if name in self.linears and weight[0].numel() >= _NARROW
+            if name in self.linears and weight[0].numel() >= _LARGE
         }
         self.low_precision = {
             name: weight.detach().to(dtype).requires_grad_() for name, weight in large.items()
@@ -115,8 +118,11 @@ class Stack:
         weights: Mapping[str, Tensor] | None = None,
         rows: Sequence[int] | None = None,
     ) -> Tensor:
-        """Outputs (K, B, ...) of all models, or of those at `places`; `inputs` are one batch that
-        all share, or (K, B, ...)."""
+        """Outputs (K, B, ...) of all models, or of those at `rows`.
+
+        inputs    one batch that all models share, or (K, B, ...) where not `shared`
+        weights   tensors in place of the stack's own, such as its average
+        """
         trained, constants = self.trained, self.constants
         if weights is not None:
             trained = {**trained, **{k: v for k, v in weights.items() if k in trained}}
@@ -144,14 +150,13 @@ class Stack:
         count = len(self) if rows is None else len(rows)
         outputs = over_models(count, run, (trained | constants, {} if shared else dict(inputs)))
         if index is not None and self.statistics and self.template.training:
-            with torch.no_grad():  # running statistics moved in the copies
+            with torch.no_grad():  # the forward pass changed copies of the running statistics
                 for name in self.statistics:
                     self.constants[name].index_copy_(0, index, constants[name].detach())
         return outputs
 
     def predict(self, inputs: Mapping[str, Tensor], rows: Sequence[int] | None = None) -> Tensor:
-        """Outputs (K, B, ...) as an evaluation asks for them: the averaged weights where there are
-        some, nothing dropped."""
+        """Outputs (K, B, ...) in evaluation mode, with the averaged weights where there are some."""
         was = self.template.training
         self.template.eval()
         try:
@@ -160,13 +165,13 @@ class Stack:
             self.template.train(was)
 
     def clear(self) -> None:
-        """Let go of the gradients of the last update."""
+        """Drop the gradients of the last update."""
         for weight in (*self.trained.values(), *self.low_precision.values()):
             weight.grad = None
 
     def gradients(self) -> dict[str, Tensor]:
-        """The gradients (K, ...) by name, of the parameters that hold one; those of narrow matrices
-        in their own format."""
+        """The gradients (K, ...) by name, of parameters that have one; those of matrices in low
+        precision have its dtype."""
         gradients = {
             name: weight.grad for name, weight in self.trained.items() if weight.grad is not None
         }
@@ -187,7 +192,7 @@ class Stack:
         )
 
     def keep(self, which: Sequence[int]) -> None:
-        """Go on with the models at these places; the others leave the stack."""
+        """Keep only the models at these rows, ascending."""
         index = torch.tensor(list(which), device=self.placement.device)
         self.modules = [self.modules[each] for each in which]
         self.generators.keep(which)
@@ -220,7 +225,7 @@ class Stack:
                 tensor[target].copy_(tensor[source])
 
     def set_share(self, row: int, module: nn.Module) -> None:
-        """Take over the shares of dropout of a module for the model at `place`."""
+        """Set the dropout shares of the model at `row` to those of a module."""
         for name, layer in module.named_modules():
             key = f"{name}.{batched_layers.SHARE}" if name else batched_layers.SHARE
             if key in self.constants:
@@ -228,13 +233,13 @@ class Stack:
 
     @property
     def bytes_per_model(self) -> int:
-        """Bytes of one model's weights that learn."""
+        """Bytes of one model's trained weights."""
         return sum(weight[0].numel() * weight.element_size() for weight in self.trained.values())
 
 
 def _holders(module: nn.Module) -> dict[str, list[tuple[dict[str, Any], str]]]:
-    """Where each parameter and buffer is held, (dict, key), by its first name: weights that are
-    tied are held at several places."""
+    """For each parameter and buffer, by its first name, the (dict, key) entries of the layers that
+    have it; tied weights have several."""
     names: dict[int, str] = {}
     holders: dict[str, list[tuple[dict[str, Any], str]]] = {}
     for prefix, layer in module.named_modules():
@@ -247,7 +252,7 @@ def _holders(module: nn.Module) -> dict[str, list[tuple[dict[str, Any], str]]]:
 
 
 def _linears(template: nn.Module) -> dict[str, nn.Linear]:
-    """The linear layers that read a matrix of their own, by its name: none that is tied or
+    """The linear layers with a matrix of their own, by its name: neither tied nor
     reparametrized."""
     alone = {id(weight) for weight, count in Counter(_matrices(template)).items() if count == 1}
     return {

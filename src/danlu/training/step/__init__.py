@@ -14,9 +14,12 @@ from danlu.training.step.gradients import backward, grad_norm
 from danlu.training.step.supervised import SupervisedStep
 from danlu.training.step.update import Update
 
+Step = SupervisedStep | AdversarialStep
+
 __all__ = [
     "AdversarialStep",
     "NonFiniteError",
+    "Step",
     "SupervisedStep",
     "Update",
     "backward",

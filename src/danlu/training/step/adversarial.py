@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from danlu.errors import PartError
+from danlu.layers.tensors import split
 from danlu.parts.losses._base import AdversarialLoss
 from danlu.terms import Batch
 from danlu.training.state import Number
@@ -105,7 +106,7 @@ class AdversarialStep(Update[AdversarialLoss]):
         batches = [
             self._augmented(self._as_shown(self.batches.rows.gather(cut), n), n) for cut in cuts
         ]
-        return list(zip(batches, noise_BZ.split([len(cut) for cut in cuts]), strict=True))
+        return list(zip(batches, split(noise_BZ, [len(cut) for cut in cuts]), strict=True))
 
     def _share(self, count: float) -> Tensor:
         """1 / count, on the device."""

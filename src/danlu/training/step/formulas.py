@@ -117,7 +117,7 @@ def clip_norm(gradients: list[Tensor], limit: PerModel) -> None:
         return
     with torch.no_grad():
         if isinstance(limit, Tensor):
-            norms = [gradient.flatten(1).norm(dim=1) for gradient in gradients]
+            norms = [torch.linalg.vector_norm(gradient.flatten(1), dim=1) for gradient in gradients]
             foreach.mul_(gradients, columns(_norm_share(norms, limit), gradients))
         else:
             foreach.mul_(gradients, _norm_share(foreach.norm(gradients), limit))
@@ -126,7 +126,7 @@ def clip_norm(gradients: list[Tensor], limit: PerModel) -> None:
 def _norm_share(norms: list[Tensor], limit: PerModel) -> Tensor:
     """What the gradients are multiplied by, () or (K,), at most 1; `norms` are those of the
     tensors."""
-    length = torch.linalg.vector_norm(torch.stack(norms), dim=0)
+    length: Tensor = torch.linalg.vector_norm(torch.stack(norms), dim=0)  # pyright: ignore[reportUnknownMemberType]
     return (limit / (length + 1e-6)).clamp(max=1.0)
 
 

@@ -417,7 +417,7 @@ def test_rows_to_predict_must_hold_the_columns_of_training() -> None:
     columns = columns_of()
     with pytest.raises(
         DataError,
-        match=r"the column age, an input of the model, is not there.*\n.*did you mean Age",
+        match=r"the column age, an input of the model, is missing.*\n.*did you mean Age",
     ):
         made.apply(Table({"Age": columns["age"]}, "new.csv"))
     with pytest.raises(

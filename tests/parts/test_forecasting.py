@@ -275,7 +275,7 @@ def test_other_columns_tell_the_past_known_ones_the_future_and_standing_ones_sta
         (
             {"time": [*hours(40), *hours(40)], "load": range(80)},
             {},
-            r"stands in two rows .*40 such pair.*\n.*task\.series",
+            r"is in two rows .*40 such pair.*\n.*task\.series",
         ),
         (
             {"time": [*hours(40), None], "load": range(41)},
@@ -285,7 +285,7 @@ def test_other_columns_tell_the_past_known_ones_the_future_and_standing_ones_sta
         (
             {"time": [str(BEGIN + n**2 * HOUR) for n in range(40)], "load": range(40)},
             {},
-            r"have no step.*\n.*gaps: ignore",
+            r"have no regular step.*\n.*gaps: ignore",
         ),
         (
             {"time": hours(40), "load": range(40)},
@@ -318,7 +318,7 @@ def test_a_loss_without_quantiles_is_refused_for_a_task_of_quantiles_and_the_oth
 ) -> None:
     targets = {"load": Column("load", "number", np.arange(9.0))}
     with_them = forecasting.build(forecasting.Config(quantiles=[0.1, 0.5]), targets)
-    with pytest.raises(RecipeError, match=r"trains one number a step.*\n.*loss: quantile"):
+    with pytest.raises(RecipeError, match=r"trains one number per step.*\n.*loss: quantile"):
         registry.build_loss(Part("mse", registry.config("losses", "mse")()), with_them)
     with pytest.raises(RecipeError, match=r"task\.quantiles names none"):
         registry.build_loss(
@@ -456,10 +456,10 @@ def test_a_forecast_without_what_is_known_ahead_is_refused(
     home, _ = trained
     with pytest.raises(
         DataError,
-        match=r"price must be told for the 4 moments ahead, and 0 rows follow.*\n.*targets left empty",
+        match=r"price must be in the rows of the 4 moments ahead, and 0 rows follow.*\n.*targets left empty",
     ):
         danlu.load(home / "run").predict(str(home / "past.csv"))
-    with pytest.raises(DataError, match=r"looks at 48 moments in a row, and there are 3"):
+    with pytest.raises(DataError, match=r"needs 48 moments in a row, and there are 3"):
         danlu.load(home / "run").predict(
             [{"time": each, "plant": "nord", "price": 0, "load": 1.0} for each in hours(3)]
         )

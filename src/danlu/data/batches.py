@@ -7,13 +7,12 @@ before."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from danlu.data.examples import Field, Ragged
+from danlu.data.examples import Field, Ragged, Target
 from danlu.data.gather import FieldLoader, ImageLoader, RaggedLoader, as_tensor, field_loader
 from danlu.system.placement import ORDER, Placement, draw_seed
 from danlu.terms import Batch, OutputSpec
@@ -35,8 +34,8 @@ class Rows:
     def __init__(
         self,
         arrays: Mapping[str, Field],
-        pixels: Mapping[str, Mapping[str, Any]],
-        target: Any,
+        pixels: Mapping[str, Mapping[str, Sequence[float]]],
+        target: Target,
         placement: Placement,
     ) -> None:
         self.placement = placement
@@ -47,7 +46,7 @@ class Rows:
                 self.inputs[name] = ImageLoader(field, pixels[name], put)
             else:
                 self.inputs[name] = field_loader(field, put)
-        self.target: Any = None
+        self.target: FieldLoader | dict[str, FieldLoader] | None = None
         if isinstance(target, Mapping):
             self.target = {
                 name: field_loader(target_field, put) for name, target_field in target.items()
@@ -70,14 +69,14 @@ class Rows:
 
     def gather(self, rows: Tensor) -> Batch:
         """The Batch of `rows`, int64 (B,) on the device."""
-        inputs = {}
+        inputs: dict[str, Tensor] = {}
         for name, loader in self.inputs.items():
             inputs[name] = loader.gather(rows)
             if loader.lengths and isinstance(loader, RaggedLoader):
                 inputs[f"{name}_lengths"] = loader.sizes_of(rows)
         return Batch(inputs, self.gather_target(rows), rows)
 
-    def gather_target(self, rows: Tensor) -> Any:
+    def gather_target(self, rows: Tensor) -> Tensor | dict[str, Tensor] | None:
         """The target of `rows`, int64 (B,) on the device, as `Batch.target` holds it."""
         target = self.target
         if isinstance(target, FieldLoader):
@@ -88,8 +87,8 @@ class Rows:
 
 
 def lengths_of(arrays: Mapping[str, Field]) -> np.ndarray | None:
-    """A sort key for each example, int64 (N,), that brings examples of similar length together; None
-    where no input has a length.
+    """A sort key for each example, int64 (N,), that brings examples of similar length together;
+    None where no input has a length.
 
     The length of the only Ragged input. With several (a source and a target text) the length of the
     longest, and among equals that of the last: each input is padded on its own, and rows with equal
@@ -129,7 +128,7 @@ class Batches:
     ) -> None:
         self.rows = rows
         order = np.ascontiguousarray(order, dtype=np.int64)
-        self.order = rows.placement.put(torch.from_numpy(order.copy()))
+        self.order = rows.placement.put(as_tensor(order.copy()))
         self.lengths = None if lengths is None else as_tensor(np.ascontiguousarray(lengths[order]))
         self.phase = phase
         count = len(order)
@@ -182,7 +181,7 @@ class Batches:
         """The rows of update n in micro batches of at most `size` rows; a last single row joins the
         micro batch before it where size > 1."""
         rows = self.indices(n)
-        pieces = list(rows.split(size))
+        pieces = list(torch.split(rows, size))
         if len(pieces) > 1 and len(pieces[-1]) == 1 and size > 1:
             pieces[-2:] = [torch.cat(pieces[-2:])]
         return pieces
@@ -207,8 +206,8 @@ def row_pieces(rows: np.ndarray | Sequence[int] | Tensor, size: int) -> list[Ten
 
 
 def rows_at_once(rows: Rows, output: OutputSpec | None = None) -> int:
-    """How many rows one forward pass without gradients takes, 1 to 1,024: as many as keep inputs and
-    outputs within 64 MiB. It depends on shapes alone, so that rows are always cut alike."""
+    """How many rows one forward pass without gradients takes, 1 to 1,024: as many as keep inputs
+    and outputs within 64 MiB. It depends on shapes alone, so that rows are always cut alike."""
     numbers_per_row = rows.width
     if output is not None and output.per in ("token", "frame"):
         numbers_per_row += rows.longest * output.size

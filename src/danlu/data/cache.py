@@ -1,17 +1,19 @@
-"""Tables, and columns that are costly to make, laid out on disk once and memory-mapped at every later start, found by their content.
+"""The cache on disk: tables, and columns that are costly to compute, found by their content.
 
     $DANLU_CACHE (or ~/.cache/danlu)
-      tables/DIGEST/     one table: manifest.json (sealed by a checksum) and one raw file an array
-      columns/DIGEST/    one column that transforms made of a table's (tokens), in the same form
-      memo/SIGNATURE     the content's hash of files whose names, sizes, times and inodes are these, so that they need not be read again
+      tables/DIGEST/     one table: manifest.json (with its own checksum) and one raw file per array
+      columns/DIGEST/    one column that transforms computed (tokens), in the same form
+      memo/SIGNATURE     the content hash of files with these names, sizes, times and inodes, so
+                         that they need not be read again
 
-DIGEST is the SHA-256 of the files' names and bytes, the source, its options, the column options and
-the layout's version: a changed byte is another table. The memo is trusted only where every file was
-last changed more than two seconds before it was hashed, since within a clock tick a file can change
-and keep its time and size. A table is written beside and renamed; sizes and checksums (all of small
-arrays; head, tail and samples of large ones) are proven at every start, and a damaged table is laid
-out again. Above 20 GiB (of tables, and of columns) those used least recently are removed. A cache
-that cannot be written is told and done without."""
+A table is written once and memory-mapped at every later start. DIGEST is the SHA-256 of the files'
+names and bytes, the source, its options, the column options and the layout's version: one changed
+byte makes another table. The memo is trusted only where every file was last changed more than two
+seconds before it was hashed, since within a clock tick a file can change and keep its time and
+size. A table is written to a temporary folder, which is then renamed. Sizes and checksums (of small
+arrays all bytes; of large ones head, tail and samples) are verified at every start, and a damaged
+table is written again. Above 20 GiB (of tables, and of columns) those used least recently are
+removed. Where the cache cannot be written, a notice says so and the data is read at every start."""
 
 from __future__ import annotations
 
@@ -47,17 +49,17 @@ PATH_OPTIONS = (
     "test_images",
     "test_labels",
 )  # options that say where files lie
-LAYOUT = 3  # raised when a table written before must not be read any more
-LIMIT = 20 * 2**30  # bytes of tables kept
-_SETTLED = 2_000_000_000  # nanoseconds a file must have rested before its times prove anything
-_WHOLE = 2**20  # bytes of an array that are all proven; of a larger one, samples are
+LAYOUT = 3  # increased when tables written before must not be read any more
+LIMIT = 20 * 2**30  # bytes of tables that are kept
+_SETTLED = 2_000_000_000  # nanoseconds since the last change before a file's times are trusted
+_WHOLE = 2**20  # up to so many bytes of an array are all verified; of a larger one samples are
 _EDGE, _SAMPLE, _SAMPLES = 2**16, 2**12, 16
 _MOST_MEMOS = 1000
 _TYPES = ("<f8", "<f4", "<i8", "<i4", "<i2", "|i1", "<u4", "<u2", "|u1", "|b1")
 
 
 def cache_folder() -> Path:
-    """Where tables are kept: $DANLU_CACHE, else ~/.cache/danlu."""
+    """The folder of the cache: $DANLU_CACHE, else ~/.cache/danlu."""
     override = os.environ.get("DANLU_CACHE")
     return Path(override) if override else Path("~/.cache/danlu").expanduser()
 
@@ -68,11 +70,14 @@ def load_table(
     """(the table of a source, "sha256:..." of its content and of how it is read).
 
     With `use_cache` the table is memory-mapped (copy on write: changing it changes no file). A
-    table whose cells name files of images is read anew each time: only the pixels tell whether it
-    is still the same. Raises what the source raises."""
+    table whose cells are paths of images is read anew each time, since only the pixels tell whether
+    it is the same. Raises what the source raises, and DataError where files change while they are
+    read."""
     part = registry.source(source.name)
     settings = _settings(source, columns, part)
-    pictures = part.names_images and any(column_options.kind == "image" for column_options in columns.values())
+    pictures = part.names_images and any(
+        column_options.kind == "image" for column_options in columns.values()
+    )
     home = cache_folder() if use_cache and not pictures else None
     for _ in range(2):
         paths = part.files(source.options)
@@ -97,10 +102,11 @@ def load_table(
 
 
 def cached_column(key: Mapping[str, Any], make: Callable[[], Column]) -> Column:
-    """The column that `make` gives, memory-mapped; from the second time on without making it.
+    """The column that `make()` returns, memory-mapped; from the second time on it is read from disk
+    and `make` is not called.
 
-    `key` (JSON values) says all that the column depends on, and under which version of what makes
-    it."""
+    `key` (JSON values) names everything that the column depends on, the version of the code that
+    computes it included."""
     home = cache_folder()
     entry = atomic_files.sha256(
         json.dumps({**key, "layout": LAYOUT}, sort_keys=True, ensure_ascii=False).encode()
@@ -121,24 +127,28 @@ def _pixels(table: Table) -> list[str]:
     ]
 
 
-# --- what the data is -----------------------------------------------------------------------------------------------------
+# --- what the data is -----------------------------------------------------------------------------
 
 
 def _settings(source: Part, columns: Mapping[str, ColumnOptions], part: Source) -> dict[str, Any]:
     version = part.version
-    column_settings = {
-        name: {"kind": column_options.kind, "on_error": column_options.on_error, "use": column_options.use}
+    column_settings: dict[str, dict[str, object]] = {
+        name: {
+            "kind": column_options.kind,
+            "on_error": column_options.on_error,
+            "use": column_options.use,
+        }
         for name, column_options in sorted(columns.items())
     }
     for name, column_options in columns.items():
         if column_options.pixels is not None:
             column_settings[name]["size"] = column_options.pixels
     how = source.as_dict()
-    for name in set(how) & set(
-        PATH_OPTIONS
-    ):  # which file is for what counts, the folder it lies in does not
+    for name in set(how) & set(PATH_OPTIONS):
+        # which file has which role counts; the folder it lies in does not
         named = [how[name]] if isinstance(how[name], str) else how[name] or []
-        how[name] = [] if name == "path" else [os.path.basename(column_options) for column_options in named]  # noqa: PTH119
+        names = [os.path.basename(path) for path in named]  # noqa: PTH119  Path.name differs for "a/"
+        how[name] = [] if name == "path" else names
     return {
         "layout": LAYOUT,
         "source": how,
@@ -154,9 +164,10 @@ def _digest(settings: Mapping[str, Any], content: str | list[str]) -> str:
 
 
 def _signature(paths: Sequence[Path]) -> tuple[str, int]:
-    """(a hash of what the file system says of the files, the newest time among them in
+    """(a hash of the files' paths, sizes, times and inodes; the newest of the times in
     nanoseconds)."""
-    newest, facts = 0, []
+    newest = 0
+    facts: list[list[str | int]] = []
     for path in paths:
         status = check_file(path)
         newest = max(newest, status.st_mtime_ns, status.st_ctime_ns)
@@ -174,7 +185,7 @@ def _signature(paths: Sequence[Path]) -> tuple[str, int]:
 
 
 def _content(paths: Sequence[Path], signature: tuple[str, int], home: Path | None) -> str:
-    """The SHA-256 of the files' bytes and of their names below the folder they share, from the memo
+    """The SHA-256 of the files' bytes and of their names below their common folder, from the memo
     where it can be trusted."""
     if not paths:
         return ""
@@ -212,11 +223,12 @@ def _remember(memo: Path, content: str) -> None:
         return  # _kept tells of a cache that cannot be written
 
 
-# --- a table on disk ------------------------------------------------------------------------------------------------------
+# --- a table on disk ------------------------------------------------------------------------------
 
 
 def _kept(table: Table, home: Path, digest: str, subfolder: str = "tables") -> Table:
-    """The table as it lies on disk now; as it is, with a notice, where it cannot be written."""
+    """The table memory-mapped from disk after writing it there; where it cannot be written, the
+    table as it is, with a notice."""
     target = home / subfolder / digest
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -227,16 +239,22 @@ def _kept(table: Table, home: Path, digest: str, subfolder: str = "tables") -> T
         stored = _opened(target)  # another process may have been first
         if stored is None:
             cause = error.strerror or str(error)
-            notice = f"The cache {home} cannot be written ({cause}), so the data is read again at every start; DANLU_CACHE names another."
+            notice = (
+                f"The cache {home} cannot be written ({cause}), so the data is read again at "
+                "every start; DANLU_CACHE names another."
+            )
             return replace(table, notices=(*table.notices, notice))
     return stored if stored is not None else table
 
 
 def _arrays(table: Table) -> dict[str, np.ndarray]:
-    """Every array of a table under the name of its file."""
+    """Every array of a table by the name of its file."""
     arrays: dict[str, np.ndarray | None] = {
-        "row_numbers": table.row_numbers, "file_numbers": table.file_numbers, "split": table.split, "continues": table.continues,
-    }  # fmt: skip
+        "row_numbers": table.row_numbers,
+        "file_numbers": table.file_numbers,
+        "split": table.split,
+        "continues": table.continues,
+    }
     if table.row_names is not None:
         names = [name.encode("utf-8", "surrogateescape") for name in table.row_names]
         arrays["row_names.values"] = np.frombuffer(b"".join(names), dtype=np.uint8)
@@ -247,12 +265,14 @@ def _arrays(table: Table) -> dict[str, np.ndarray]:
             f"{number}.offsets": column.offsets,
             f"{number}.missing": column.missing,
         }
-    return {name: np.ascontiguousarray(array) for name, array in arrays.items() if array is not None}
+    return {
+        name: np.ascontiguousarray(array) for name, array in arrays.items() if array is not None
+    }
 
 
 def _write(table: Table, target: Path) -> None:
     with atomic_files.atomic_folder(target) as beside:
-        arrays = {}
+        arrays: dict[str, dict[str, object]] = {}
         for name, array in _arrays(table).items():
             data = array.reshape(-1).view(np.uint8)
             atomic_files.write_file(beside / f"{name}.bin", data.data)
@@ -294,11 +314,12 @@ def _probe(data: np.ndarray) -> str:
 
 
 def _opened(target: Path) -> Table | None:
-    """The table in a folder, memory-mapped; None where there is none or it is damaged."""
+    """The table in a folder, memory-mapped; None where there is none, or a damaged one."""
     try:
         manifest = atomic_files.read_checked_json(target / "manifest.json")
         arrays = {
-            name: _array(target / f"{name}.bin", description) for name, description in manifest["arrays"].items()
+            name: _array(target / f"{name}.bin", description)
+            for name, description in manifest["arrays"].items()
         }
         table = _table(manifest, arrays)
     except (OSError, ValueError, KeyError, TypeError):
@@ -315,7 +336,7 @@ def _array(path: Path, description: Mapping[str, Any]) -> np.ndarray:
     dtype = np.dtype(description["type"])
     size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
     if path.stat().st_size != size:
-        raise ValueError(f"{path.name} has not the size written down")
+        raise ValueError(f"{path.name} does not have the size in the manifest")
     if size == 0:
         return np.zeros(shape, dtype=dtype)
     data = np.asarray(np.memmap(path, dtype=np.uint8, mode="c"))
@@ -325,7 +346,7 @@ def _array(path: Path, description: Mapping[str, Any]) -> np.ndarray:
 
 
 def _table(manifest: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Table:
-    columns = {}
+    columns: dict[str, Column] = {}
     for number, description in enumerate(manifest["columns"]):
         if description["kind"] not in KINDS:
             raise ValueError("there is no such kind of column")
@@ -361,7 +382,7 @@ def _table(manifest: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Tab
 
 
 class RowNames(Sequence[str]):
-    """The names of rows, read from memory-mapped bytes when they are asked for."""
+    """The names of rows, decoded one by one from memory-mapped bytes."""
 
     def __init__(self, values: np.ndarray, offsets: np.ndarray) -> None:
         self.values = values
@@ -382,12 +403,12 @@ class RowNames(Sequence[str]):
         )
 
 
-# --- room -----------------------------------------------------------------------------------------------------------------
+# --- room -----------------------------------------------------------------------------------------
 
 
 def _make_room(newest: Path) -> None:
-    """Remove the tables used least recently while all together exceed LIMIT, and what killed
-    processes left a day ago."""
+    """Removes the tables used least recently while all together exceed LIMIT, and temporary folders
+    that killed processes left more than a day ago."""
     tables = newest.parent
     sizes: dict[Path, int] = {}
     for entry in tables.iterdir():

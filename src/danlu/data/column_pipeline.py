@@ -1,6 +1,6 @@
-"""A chain: the transforms of one column, fitted one after the other, stored, and restored with suspicion.
+"""The pipeline of one column: its transforms, fitted in order, stored, and restored with checks.
 
-A chain begins with a column as the table holds it and ends in what a model takes: numbers, codes of
+A pipeline begins with a raw column of the table and ends in an input of a model: numbers, codes of
 categories, an image, tokens or frames."""
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from danlu.recipe import Options, Part
 from danlu.system import atomic_files
 from danlu.terms import KINDS, MISSING_DATETIME, Column, Kind
 
-# the kind a chain ends in -> the input it belongs to
+# the kind of column that a pipeline ends in -> the kind of input it becomes
 INPUT_OF_KIND = {
     "number": "numbers",
     "category": "categories",
@@ -29,18 +29,22 @@ INPUT_OF_KIND = {
     "frames": "frames",
 }
 DEFAULT_TRANSFORM = {"image": "scale_pixels", "sequence": "vocabulary", "audio": "log_mel"}
-RESULTS = 1  # raised when a transform gives something else than before, so that kept results are made again
-MOST_LISTED = 1000  # categories written into the schema
+RESULTS = 1  # increased when a transform's result changes, so that cached columns are computed anew
+MOST_LISTED = 1000  # categories that are written into the schema
 
 
 @dataclass(frozen=True)
 class ColumnPipeline:
-    """The fitted transforms of one column, and the input of the model they lead `to`.
+    """The fitted transforms of one column.
 
-    `names` names its features where that is "numbers" or "frames", and the codes of each place of
-    tokens where there are several; `cardinality` counts its codes where it is "categories". Of
-    tokens `cardinalities` count the codes of each place, and of tokens and frames `longest` is the
-    length a model must be ready for."""
+    name            the column
+    steps           (transform, its fitted state), in order
+    input_kind      the kind of model input it ends in: "numbers", "categories", "image", "tokens"
+                    or "frames"
+    names           numbers, frames: the features; tokens with several codes per position: the codes
+    cardinality     categories: how many codes there are
+    cardinalities   tokens: how many values each of the codes of a position has
+    longest         tokens, frames: the length that a model must be ready for"""
 
     name: str
     steps: tuple[tuple[Part, dict[str, Any]], ...]
@@ -57,26 +61,25 @@ class ColumnPipeline:
         return column
 
     def probe(self, count: int, schema: Mapping[str, Any]) -> Column:
-        """What the first `count` steps make of a few rows such as `schema` tells of."""
+        """The result of the first `count` steps for three sample rows of the column's schema."""
         return ColumnPipeline(self.name, self.steps[:count], self.input_kind).run(
             probe_rows(self.name, schema)
         )
 
     def first_steps(self, count: int) -> ColumnPipeline:
-        """The first `count` steps alone."""
+        """A pipeline of the first `count` steps."""
         return replace(self, steps=self.steps[:count])
 
     @property
     def pixels(self) -> dict[str, list[float]]:
-        """The scale of an image, {"mean": [...], "std": [...]} by channel; 0 and 1 where no
-        transform learnt one."""
+        """The normalising constants of an image, {"mean": [...], "std": [...]} per channel; 0 and 1
+        where no transform learnt any."""
         learnt = [state["pixels"] for _, state in self.steps if "pixels" in state]
         return learnt[-1] if learnt else {"mean": [0.0], "std": [1.0]}
 
     @property
     def fingerprint(self) -> str:
-        """A hash of what the steps are, what they learnt, and the version of danlu that runs
-        them."""
+        """The SHA-256 of the steps, their fitted state, and the version of danlu."""
         arrays: dict[str, np.ndarray] = {}
         stored = self.state("", arrays)
         hashes = {
@@ -92,11 +95,13 @@ class ColumnPipeline:
         return atomic_files.sha256(json.dumps(contents, sort_keys=True).encode())
 
     def state(self, prefix: str, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
-        """JSON values that `restore` makes an equal chain of; arrays are put into `arrays`, their
-        names after `prefix`."""
-        steps = []
+        """The pipeline as JSON values, from which `restore_pipeline` builds an equal one. Arrays
+        are put into `arrays`, under names that begin with `prefix`."""
+        steps: list[dict[str, Any]] = []
         for number, (part, state) in enumerate(self.steps):
-            learnt = {key: value for key, value in state.items() if isinstance(value, np.ndarray)}
+            learnt: dict[str, np.ndarray] = {
+                key: value for key, value in state.items() if isinstance(value, np.ndarray)
+            }
             arrays.update({f"{prefix}{number}.{key}": value for key, value in learnt.items()})
             steps.append(
                 {
@@ -108,7 +113,7 @@ class ColumnPipeline:
                     },
                 }
             )
-        result = {
+        result: dict[str, Any] = {
             "name": self.name,
             "to": self.input_kind,
             "names": list(self.names),
@@ -124,12 +129,16 @@ def _apply(part: Part, state: dict[str, Any], column: Column) -> Column:
     return registry.transform(part.name).apply(part.options, state, column)
 
 
-# --- fitting ------------------------------------------------------------------------------------------------------------
+# --- fitting --------------------------------------------------------------------------------------
 
 
 def default_transforms(kind: Kind, takes: Sequence[str]) -> list[Part]:
-    """The transforms of a kind of column that a recipe says nothing of, for a model that takes
-    `takes`."""
+    """The transforms of a kind of column where the recipe names none, for a model that takes the
+    kinds of inputs `takes`.
+
+    >>> [part.name for part in default_transforms("number", ["numbers"])]
+    ['impute', 'scale']
+    """
     if kind == "number":
         return [_part("impute"), _part("scale")]
     if kind == "category":
@@ -148,11 +157,18 @@ def _part(name: str, **options: Any) -> Part:
 
 
 def fit_pipeline(column: Column, parts: Sequence[Part], takes: Sequence[str]) -> ColumnPipeline:
-    """The chain of `parts` fitted to the training rows of a column, for a model that takes `takes`.
+    """The pipeline of the transforms `parts`, fitted to the training rows of a column, for a model
+    that takes the kinds of inputs `takes`.
 
-    Categories that no part made numbers or codes of are encoded, or one-hot encoded where the model
-    takes no codes. DataError naming the column where a part does not take what the one before
-    gives, or the end is nothing the model takes."""
+    A column that is still a category after the last transform is encoded, or one-hot encoded where
+    the model takes no categories. DataError naming the column where a transform does not take the
+    kind it is given, or the model does not take the last one.
+
+    >>> column = Column("x", "number", np.array([1.0, 3.0]))
+    >>> pipeline = fit_pipeline(column, default_transforms("number", ["numbers"]), ["numbers"])
+    >>> pipeline.run(column).values.tolist()
+    [-1.0, 1.0]
+    """
     fitting = _Fitting(column, parts)
     for part in parts:
         fitting.add(part)
@@ -166,8 +182,8 @@ def fit_pipeline(column: Column, parts: Sequence[Part], takes: Sequence[str]) ->
 
 
 class _Fitting:
-    """A chain in the making. A step runs over all rows only when another is to be fitted to what it
-    gives."""
+    """A pipeline while it is fitted. A step runs over all rows only when another step is to be
+    fitted to its result."""
 
     def __init__(self, column: Column, parts: Sequence[Part]) -> None:
         self.column = column
@@ -188,9 +204,11 @@ class _Fitting:
         if self.kind not in module.takes:
             became = "" if self.kind == self.column.kind else f" (it was {self.column.kind} before)"
             raise DataError(
-                f"{part.name} takes {' or '.join(module.takes)}, and the column holds {self.kind} at this point{became}.",
+                f"{part.name} takes {' or '.join(module.takes)}, and the column holds "
+                f"{self.kind} at this point{became}.",
                 where=self.where,
-                hint=f"its transforms are {self.names_of_parts}; put another in their place, or set the kind of the column",
+                hint=f"its transforms are {self.names_of_parts}; put another in their place, or "
+                "set the kind of the column",
             )
         if self.steps:
             self.whole = _apply(*self.steps[-1], self.whole)
@@ -213,7 +231,8 @@ class _Fitting:
             )
         if self.kind == "number" and "numbers" not in takes:
             raise DataError(
-                f"the transforms {self.names_of_parts} end in numbers, which the model does not take (it takes {', '.join(takes)}).",
+                f"the transforms {self.names_of_parts} end in numbers, which the model does not "
+                f"take (it takes {', '.join(takes)}).",
                 where=self.where,
                 hint=f"set data.columns.{self.column.name}.use to false, or choose another model",
             )
@@ -226,17 +245,19 @@ class _Fitting:
         )
 
     def _ragged(self, takes: Sequence[str]) -> ColumnPipeline:
-        """The chain of tokens or frames."""
+        """The pipeline of a column that ends in tokens or frames."""
         end = INPUT_OF_KIND[self.kind]
         if end not in takes:
             raise DataError(
-                f"the transforms {self.names_of_parts} end in {end}, which the model does not take (it takes {', '.join(takes)}).",
+                f"the transforms {self.names_of_parts} end in {end}, which the model does not "
+                f"take (it takes {', '.join(takes)}).",
                 where=self.where,
                 hint=f"set data.columns.{self.column.name}.use to false, or choose another model",
             )
         if self.kind == "sequence" and not self.head.cardinalities:
             raise DataError(
-                f"the transforms {self.names_of_parts} leave the sequence as it is, and a model takes tokens.",
+                f"the transforms {self.names_of_parts} leave the sequence as it is, and a model "
+                "takes tokens.",
                 where=self.where,
                 hint="let vocabulary follow",
             )
@@ -267,17 +288,27 @@ def _frame_names(column: Column) -> tuple[str, ...]:
 
 
 def column_schema(column: Column) -> dict[str, Any]:
-    """What a row to predict must hold in a column, from the training rows of it; JSON values."""
+    """What a row to predict must hold in a column, from its training rows; JSON values.
+
+    >>> column_schema(Column("x", "number", np.array([1.0, 3.0])))
+    {'kind': 'number', 'minimum': 1.0, 'maximum': 3.0}
+    """
     schema: dict[str, Any] = {"kind": column.kind}
     if column.kind == "image":
         schema["shape"] = [int(size) for size in column.values.shape[1:]]
     elif column.kind == "number" and column.values.ndim == 2:
-        schema |= {"width": int(column.values.shape[1]), "names": list(matrix.feature_names(column))}
+        schema |= {
+            "width": int(column.values.shape[1]),
+            "names": list(matrix.feature_names(column)),
+        }
     elif column.kind == "number":
         finite = column.values[np.isfinite(column.values)]
-        schema |= {"minimum": float(finite.min()), "maximum": float(finite.max())} if len(finite) else {}
+        schema |= (
+            {"minimum": float(finite.min()), "maximum": float(finite.max())} if len(finite) else {}
+        )
     elif column.kind == "category":
-        seen = [column.categories[code] for code in np.unique(column.values[column.values >= 0])]
+        codes: list[int] = np.unique(column.values[column.values >= 0]).tolist()
+        seen = [column.categories[code] for code in codes]
         if len(seen) <= MOST_LISTED:
             schema["categories"] = sorted(seen)
     elif column.kind == "frames":
@@ -287,11 +318,11 @@ def column_schema(column: Column) -> dict[str, Any]:
     return schema
 
 
-# --- restoring ----------------------------------------------------------------------------------------------------------
+# --- restoring ------------------------------------------------------------------------------------
 
 
 def damaged_error(what: str) -> ArtifactError:
-    """The error for a state that is not what was written; `what` says in which way."""
+    """The error for a stored state that danlu did not write; `what` says why."""
     return ArtifactError(
         f"the preprocessing in the artifact cannot be read: {what}.",
         hint="train again, or take another copy of the artifact",
@@ -299,13 +330,22 @@ def damaged_error(what: str) -> ArtifactError:
 
 
 def require(holds: bool, otherwise: str) -> None:
-    """Raise ArtifactError saying `otherwise` unless something holds."""
+    """Raises ArtifactError with the message `otherwise` unless `holds`.
+
+    >>> require(False, "its schema is empty")
+    Traceback (most recent call last):
+    danlu.errors.ArtifactError: the preprocessing in the artifact cannot be read: its schema is...
+    """
     if not holds:
         raise damaged_error(otherwise)
 
 
 def checked_schema(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """A column's schema, its sizes within reason; ArtifactError otherwise."""
+    """A column's stored schema with plausible sizes; ArtifactError otherwise.
+
+    >>> checked_schema({"kind": "number", "width": 3})
+    {'kind': 'number', 'width': 3}
+    """
     require(schema["kind"] in KINDS, f"{schema['kind']!r} is no kind of column")
     if schema["kind"] == "image":
         shape = schema["shape"]
@@ -335,19 +375,21 @@ def restore_pipeline(
     *,
     begun: bool = False,
 ) -> ColumnPipeline:
-    """The chain whose state `said` is, with its arrays from `arrays`; `begun`: only its first
-    steps, which lead to no end yet.
+    """The pipeline that returned this `state`, with its arrays from `arrays`.
 
-    It is tried on a few rows of such a column. ArtifactError where an array or what it gives is not
-    what is said; other errors where the state itself has another form."""
-    steps = []
+    `begun`: the state holds only the first steps of a pipeline, which need not end in an input. The
+    pipeline is run on three sample rows of the column's `schema`. ArtifactError where an array or
+    the result is not as the state says; other errors where the state has another form."""
+    steps: list[tuple[Part, dict[str, Any]]] = []
     for number, step in enumerate(state["steps"]):
         options = {key: value for key, value in step["part"].items() if key != "name"}
         config: type[Options] = registry.config("transforms", step["part"]["name"])
         step_state = dict(step["state"])
         for key, form in step["arrays"].items():
             step_state[key] = _checked_array(
-                arrays[f"{prefix}{number}.{key}"], form, f"the array {key} of column {state['name']}"
+                arrays[f"{prefix}{number}.{key}"],
+                form,
+                f"the array {key} of column {state['name']}",
             )
         steps.append((Part(step["part"]["name"], config.model_validate(options)), step_state))
     require(
@@ -357,7 +399,7 @@ def restore_pipeline(
     names = tuple(str(name) for name in state["names"])
     cardinalities, longest = state.get("cardinalities", []), state.get("longest", 0)
     require(
-        all(type(step) is int and 0 < step < 2**31 for step in [*cardinalities, longest + 1]),
+        all(type(size) is int and 0 < size < 2**31 for size in [*cardinalities, longest + 1]),
         f"column {state['name']} has no sizes",
     )
     chain = ColumnPipeline(
@@ -391,7 +433,8 @@ def _checked_array(array: np.ndarray, form: Mapping[str, Any], called: str) -> n
 
 
 def _try_out(chain: ColumnPipeline, schema: Mapping[str, Any]) -> None:
-    """Run a chain on a few rows; ArtifactError unless it gives what it is said to give."""
+    """Runs a pipeline on three sample rows; ArtifactError unless the result is as its state
+    says."""
     result = chain.run(probe_rows(chain.name, schema))
     leads = INPUT_OF_KIND.get(result.kind)
     require(
@@ -432,7 +475,11 @@ def _try_out(chain: ColumnPipeline, schema: Mapping[str, Any]) -> None:
 
 
 def probe_rows(name: str, schema: Mapping[str, Any]) -> Column:
-    """Three rows that a column could hold, the first of them missing."""
+    """Three sample rows of a column with this schema, the first of them missing (where it can be).
+
+    >>> probe_rows("x", {"kind": "number"}).values.tolist()
+    [nan, 0.0, 1.0]
+    """
     kind: Kind = schema["kind"]
     if kind == "image":
         return Column(name, kind, np.zeros((3, *schema["shape"]), dtype=np.uint8))
@@ -458,14 +505,14 @@ def probe_rows(name: str, schema: Mapping[str, Any]) -> Column:
     categories = (
         *schema.get("categories", ())[:1],
         "\0",
-    )  # a known one where any is, and surely an unknown one
+    )  # a category of training where there is one, and one that is surely unknown
     return Column(
         name, kind, np.array([-1, 0, len(categories) - 1], dtype=np.int32), categories=categories
     )
 
 
 def _a_few_ragged(name: str, schema: Mapping[str, Any]) -> Column:
-    """Three rows of a sequence, of frames or of audio, the first of them missing."""
+    """Three sample rows of a sequence, of frames or of audio, the first of them missing."""
     kind: Kind = schema["kind"]
     lost = np.array([True, False, False])
     if kind == "sequence":
@@ -483,7 +530,7 @@ def _a_few_ragged(name: str, schema: Mapping[str, Any]) -> Column:
             missing=lost,
             names=tuple(schema.get("names", ())),
         )
-    rate = schema["rate"]
+    rate: int = schema["rate"]
     values = (1000 * np.sin(np.arange(rate // 2))).astype(np.int16)
     return Column(
         name,

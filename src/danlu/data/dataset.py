@@ -1,19 +1,21 @@
-"""A recipe's data, ready: the table, the splits, the fitted preprocessing and task, and every row as a model takes it."""
+"""A recipe's data, prepared: table, splits, fitted preprocessing and task, and all examples.
+
+`prepare` is the way of the data from the files to the examples that a model is trained on."""
 
 from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from danlu import registry
 from danlu.data import cache, checks, documents, folds
-from danlu.data.examples import Examples, Ragged, take_examples
+from danlu.data.examples import Examples, Field, Ragged, Target, take_examples
 from danlu.data.fingerprints import value_codes
 from danlu.data.preprocessing import Preprocessor
 from danlu.errors import DataError, PartError, nearest
@@ -28,65 +30,68 @@ SPLITS = ("train", "validation", "test")
 
 @dataclass
 class Dataset:
-    """A table as a model trains on it.
+    """The data of a recipe as a model is trained on it.
 
-    `examples` holds inputs, target and splits by example: a row of the table, but where the task
-    cuts its examples itself."""
+    table          the rows, as the task reads them
+    digest         "sha256:..." of the source's content
+    preprocessor   fitted to the training rows
+    task           the fitted task
+    examples       inputs, target and splits by example; an example is a row of the table unless the
+                   task makes examples of its own (windows)
+    notices        sentences for the reader"""
 
     table: Table
     digest: str
     preprocessor: Preprocessor
     task: Task
     examples: Examples
-    notices: list[str] = field(default_factory=list)
+    notices: list[str] = field(default_factory=list[str])
 
     @property
     def splits(self) -> dict[str, np.ndarray]:
-        """train, validation and test to ids of examples, int64, ascending."""
+        """ "train", "validation" and "test" -> ids of examples, int64, ascending."""
         return self.examples.splits
 
     @property
-    def arrays(self) -> dict[str, Any]:
-        """Input name to a Field over all examples."""
+    def arrays(self) -> dict[str, Field]:
+        """Input name -> the Field of all examples."""
         return self.examples.inputs
 
     @property
-    def target(self) -> Any:
+    def target(self) -> Target:
         """The target of all examples: a Field, a dict of them, or None."""
         return self.examples.target
 
     def where(self, example: int) -> str:
-        """What a message calls an example: the row it is best named by."""
+        """What a message calls an example: the row of the table that it comes from."""
         return self.table.where(int(self.examples.row_of(np.array([example]))[0]))
 
     def baseline(self, split: str) -> dict[str, float]:
-        """The scores, on a split, of always giving the answer that suits the training rows best."""
+        """The scores by metric name, on a split, of the best constant answer to the training rows
+        (the majority class, the mean); {} where the task has no such baseline."""
         if isinstance(self.task, CutsExamples):
             return self.task.baseline(self.examples, split)
         assert isinstance(self.task, EncodesTargets)
-        train, ids = self.splits["train"], self.splits[split]
+        task = cast("EncodesTargets[Any]", self.task)
+        rows = self.splits["train"], self.splits[split]
         target = self.target
-        if isinstance(target, dict):
-            train_target, split_target = (
-                {name: take_examples(field, which) for name, field in target.items()}
-                for which in (train, ids)
+        if isinstance(target, Mapping):
+            train_targets, split_targets = (
+                {name: take_examples(field, ids) for name, field in target.items()} for ids in rows
             )
-        else:
-            train_target, split_target = take_examples(target, train), take_examples(target, ids)
-        return self.task.baseline(train_target, split_target)
+            return task.baseline(train_targets, split_targets)
+        assert target is not None
+        return task.baseline(*(take_examples(target, ids) for ids in rows))
 
 
-_memo: dict[str, Dataset] | None = (
-    None  # what was prepared, the latest last; None outside `remembered`
-)
+# The data sets prepared last, the latest at the end; None outside `keep_in_memory`.
+_memo: dict[str, Dataset] | None = None
 
 
 @contextmanager
-def keep_in_memory() -> Iterator[None]:
-    """Inside, what is prepared is kept in memory for the next training on the same rows in the same
-    form: a search has many of them.
-
-    Files that change meanwhile are not looked at again.
+def keep_in_memory() -> Generator[None, None, None]:
+    """Inside this context, prepared data sets stay in memory for the next training on the same rows
+    (a search has many of them). Files that change meanwhile are not read again.
     """
     global _memo
     before, _memo = _memo, {} if _memo is None else _memo
@@ -97,10 +102,10 @@ def keep_in_memory() -> Iterator[None]:
 
 
 def prepare(recipe: Recipe, fold: tuple[int, int] | None = None) -> Dataset:
-    """The Dataset of a recipe; `fold` (i, k) takes fold i of k as validation, over the rows outside
-    the test split.
+    """The Dataset of a recipe. `fold` (i, k): the rows outside the test split are cut into k folds,
+    and fold i (0-based) is the validation split.
 
-    Raises DataError for what the data does not allow, naming file, row and column.
+    Raises DataError naming file, row and column where the data does not fit the recipe.
     """
     if _memo is None:
         return _prepared(recipe, fold)
@@ -117,7 +122,7 @@ def prepare(recipe: Recipe, fold: tuple[int, int] | None = None) -> Dataset:
         while len(_memo) > max(2, fold[1] if fold else 0):
             del _memo[next(iter(_memo))]
     dataset = _memo[key]
-    # a training adds notices, and sets what its task says of answers, so each gets its own
+    # each training appends notices and changes its task, so each gets its own
     return replace(dataset, task=copy.deepcopy(dataset.task), notices=list(dataset.notices))
 
 
@@ -132,10 +137,8 @@ def _prepared(recipe: Recipe, fold: tuple[int, int] | None) -> Dataset:
     if fold is not None:
         splits = _fold(table, splits, data, fold, recipe.train.seed)
     if data.checks != "off":
-        spelt = registry.task_facts(recipe.task.name).asks in (
-            "spelling",
-            "tokens",
-        )  # targets are texts, not classes
+        # whether targets are texts, not classes
+        spelt = registry.task_facts(recipe.task.name).asks in ("spelling", "tokens")
         findings = [
             *checks.check_table(table, data, spelt=spelt),
             *checks.check_splits(table, splits, data, data.targets, spelt=spelt),
@@ -152,8 +155,7 @@ def _prepared(recipe: Recipe, fold: tuple[int, int] | None) -> Dataset:
         _task_meant(recipe), {name: table.columns[name].take(train) for name in data.targets}
     )
     takes = (
-        registry.task_facts(recipe.task.name).reads
-        or registry.model_facts(recipe.model.name).takes
+        registry.task_facts(recipe.task.name).reads or registry.model_facts(recipe.model.name).takes
     )
     apart = () if targets_are_inputs(recipe) else data.targets
     preprocessor = Preprocessor.fit(table, train, data, apart, takes, task.needs)
@@ -181,7 +183,8 @@ def targets_are_inputs(recipe: Recipe) -> bool:
 
 
 def effective_data(recipe: Recipe) -> Data:
-    """The recipe's data section as its task means it."""
+    """The recipe's data section after the changes that its model and task make to it (a language
+    model tokenizes texts whole, for instance)."""
     data = _with_tokenizer(recipe)
     adapt = registry.model_facts(recipe.model.name).adapt
     data = adapt(recipe.model.options, data) if adapt is not None else data
@@ -190,14 +193,14 @@ def effective_data(recipe: Recipe) -> Data:
 
 
 def _task_meant(recipe: Recipe) -> Part:
-    """The recipe's task as its model means it."""
+    """The recipe's task after the changes that its model makes to it."""
     adapt_task = registry.model_facts(recipe.model.name).adapt_task
     return recipe.task if adapt_task is None else adapt_task(recipe.model.options, recipe.task)
 
 
 def _with_tokenizer(recipe: Recipe) -> Data:
-    """The data section reading text with the tokenizer of the artifact that the model's weights
-    come from."""
+    """The data section whose tokenize transforms use the tokenizer of the artifact that the model's
+    weights come from; unchanged where there is none."""
     data, path = recipe.data, registry.weights_of(recipe.model)
     if (
         path is None
@@ -263,7 +266,8 @@ def _check_fit(recipe: Recipe, task: Task, examples: Examples) -> None:
             if task.output.per in _gives(name) and _takes(name, examples)
         ]
         raise PartError(
-            f"the task {recipe.task.name} asks for one output a {task.output.per}, and the model {recipe.model.name} gives one a "
+            f"the task {recipe.task.name} asks for one output a {task.output.per}, and the model "
+            f"{recipe.model.name} gives one a "
             f"{' or '.join(gives)}.",
             hint=f"models that fit: {', '.join(fitting)}" if fitting else "choose another model",
         )
@@ -275,7 +279,8 @@ def _check_fit(recipe: Recipe, task: Task, examples: Examples) -> None:
             if _takes(name, examples) and task.output.per in _gives(name)
         ]
         raise PartError(
-            f"the model {recipe.model.name} takes {', '.join(facts.takes)}, and the data gives {', '.join(odd)}.",
+            f"the model {recipe.model.name} takes {', '.join(facts.takes)}, and the data gives "
+            f"{', '.join(odd)}.",
             hint=f"models that fit: {', '.join(fitting)}"
             if fitting
             else "choose another model, or leave these columns out",
@@ -298,7 +303,8 @@ def _check_names(table: Table, data: Data, needs_inputs: bool = True) -> None:
             if name not in table.columns:
                 near = nearest(name, table.columns)
                 raise DataError(
-                    f"{role} names the column {name!r}, and {table.origin} has {', '.join(map(repr, table.columns))}.",
+                    f"{role} names the column {name!r}, and {table.origin} has "
+                    f"{', '.join(map(repr, table.columns))}.",
                     hint=f"did you mean {near[0]}?" if near else "name one of its columns",
                 )
     if len(table) == 0:
@@ -316,17 +322,18 @@ def used_rows(table: Table, recipe: Recipe) -> np.ndarray:
 
 
 def _alive(table: Table, data: Data, series: bool) -> tuple[np.ndarray, list[str]]:
-    """Rows that take part (int64), and what was left out; of a `series` a missing value is a moment
-    nobody asks for."""
+    """(the rows that take part, int64; sentences about those left out). In a `series` a missing
+    target leaves the row in: it is a moment without a value."""
     keep = np.ones(len(table), dtype=bool)
-    notices = []
+    notices: list[str] = []
     for name in () if series else data.targets:
         lost = table.columns[name].is_missing()
         if lost.any():
             if data.missing_target == "error":
                 rows = np.flatnonzero(lost)
                 raise DataError(
-                    f"the target {name} is missing in {len(rows):,} of {len(table):,} rows (first: {table.where(int(rows[0]))}).",
+                    f"the target {name} is missing in {len(rows):,} of {len(table):,} rows "
+                    f"(first: {table.where(int(rows[0]))}).",
                     where=table.origin,
                     hint="set data.missing_target to drop, or mend the rows",
                 )
@@ -347,13 +354,15 @@ def _alive(table: Table, data: Data, series: bool) -> tuple[np.ndarray, list[str
     if data.duplicates == "drop":
         repeated = checks.repeated_rows(table, data)
         notices.append(
-            f"{int((repeated & keep).sum()):,} rows that repeat an earlier row exactly are left out."
+            f"{int((repeated & keep).sum()):,} rows that repeat an earlier row exactly are left "
+            "out."
         )
         keep &= ~repeated
     rows = np.flatnonzero(keep)
     if len(rows) == 0:
         raise DataError(
-            "no row is left after leaving out what data.missing_rows, missing_target and duplicates say.",
+            "no row is left after leaving out what data.missing_rows, missing_target and "
+            "duplicates say.",
             where=table.origin,
         )
     return rows, notices
@@ -438,16 +447,20 @@ def _moments(table: Table, rows: np.ndarray, split: Part) -> np.ndarray:
     return (rank + 0.5) / counts[series]  # the same share of each series
 
 
-def encode_target(task: Task, targets: Mapping[str, Column], alive: np.ndarray) -> Any:
-    """The encoded target of every row of the table; rows that take no part hold zeros."""
+def encode_target(task: Task, targets: Mapping[str, Column], alive: np.ndarray) -> Target:
+    """The encoded target of every row of the table; zeros (of a Ragged: nothing) in rows that are
+    not in `alive` (int64)."""
     assert isinstance(task, EncodesTargets)
+    encoder = cast("EncodesTargets[Any]", task)
     total = len(next(iter(targets.values())))
     if len(alive) == total:
-        return task.encode(targets)
-    encoded = task.encode({name: column.take(alive) for name, column in targets.items()})
+        return encoder.encode(targets)
+    encoded: np.ndarray | Ragged | Mapping[str, np.ndarray | Ragged] = encoder.encode(
+        {name: column.take(alive) for name, column in targets.items()}
+    )
 
-    def spread(values: Any) -> Any:
-        if isinstance(values, Ragged):  # rows that take no part hold nothing
+    def spread(values: np.ndarray | Ragged) -> np.ndarray | Ragged:
+        if isinstance(values, Ragged):
             sizes = np.zeros(total, dtype=np.int64)
             sizes[alive] = values.sizes
             return replace(values, offsets=np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64))
@@ -457,6 +470,6 @@ def encode_target(task: Task, targets: Mapping[str, Column], alive: np.ndarray) 
 
     return (
         {name: spread(array) for name, array in encoded.items()}
-        if isinstance(encoded, dict)
+        if isinstance(encoded, Mapping)
         else spread(encoded)
     )

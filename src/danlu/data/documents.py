@@ -1,4 +1,4 @@
-"""Running text: which column holds it, and rows as documents in pieces that a split can fall between."""
+"""Running text: which column holds it, and its documents in pieces that splits can fall between."""
 
 from __future__ import annotations
 
@@ -12,21 +12,22 @@ from danlu.reading.growing_array import GrowingArray
 from danlu.recipe import Data, Part
 from danlu.terms import Table
 
-PIECE, LEAST, PIECES = (
-    2048,
-    64,
-    100,
-)  # bytes of a piece, about; of a small corpus less, so that a share of it can be cut off
-_GOALS = 512  # places of a cut looked for at a time; each is a window of up to 1,024 numbers
-_TOGETHER = 1 << 22  # bytes joined at a time
+PIECE = 2048  # bytes of a piece, about
+LEAST, PIECES = 64, 100  # a small corpus is cut into about 100 pieces of at least 64 bytes
+_GOALS = 512  # cuts that are searched for at a time; each reads a window of up to 1,024 bytes
+_TOGETHER = 1 << 22  # bytes that are joined at a time
 _NEWLINE, _SPACE = 10, 32
 
 
 def text_column(table: Table, chosen: str | None) -> str:
-    """The name of the column that holds the text: the one chosen, else the only one, else the one
-    called text.
+    """The name of the column that holds the text: `chosen`, else the only text column, else the one
+    called "text".
 
-    DataError naming the columns where that says nothing.
+    DataError naming the columns where there is no such column, or several others.
+
+    >>> story = Column("story", "text", np.zeros(0, np.uint8), offsets=np.zeros(1, np.int64))
+    >>> text_column(Table({"story": story}, "t.csv"), None)
+    'story'
     """
     names = [name for name, other in table.columns.items() if other.kind == "text"]
     if chosen is not None:
@@ -62,7 +63,7 @@ def text_column(table: Table, chosen: str | None) -> str:
 
 
 def change_tokenize(data: Data, change: Callable[[Part], Part]) -> Data:
-    """The data section with every transform tokenize in it changed."""
+    """The data section with `change` applied to every transform tokenize in it."""
 
     def changed(parts: Sequence[Part]) -> list[Part]:
         return [change(part) if part.name == "tokenize" else part for part in parts]
@@ -78,8 +79,8 @@ def change_tokenize(data: Data, change: Callable[[Part], Part]) -> Data:
 
 
 def without_cutting(data: Data) -> Data:
-    """The data section with texts tokenized whole, neither cut nor framed: a task over running text
-    does that itself."""
+    """The data section whose tokenize transforms neither cut texts nor add begin and end tokens: a
+    task over running text does that itself."""
     plain = {"max_length": None, "beginning": False, "end": False}
     return change_tokenize(
         data, lambda part: Part(part.name, part.options.model_copy(update=plain))
@@ -87,11 +88,11 @@ def without_cutting(data: Data) -> Data:
 
 
 def document_pieces(table: Table, name: str) -> Table:
-    """A table of the text column `name` alone, whose rows are pieces of about PIECE bytes;
-    `continues` says which go on.
+    """A table of the text column `name` alone, whose rows are pieces of documents of about PIECE
+    bytes; its `continues` says where the next row is of the same document.
 
-    Rows that are lines of one file (Table.joined_by) are joined again; any other row is a document
-    of its own. A document is cut at the end of a line, else at a space, else between two
+    Rows that are lines of one file (Table.joined_by) are joined to one document; any other row is a
+    document of its own. A document is cut at the end of a line, else at a space, else between two
     characters. Where rows are documents the bytes are not copied."""
     column = table.columns[name]
     assert column.offsets is not None
@@ -146,8 +147,8 @@ def _documents(table: Table) -> np.ndarray:
 def _joined(
     values: np.ndarray, offsets: np.ndarray, documents: np.ndarray, between: bytes
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(bytes, offsets) of the rows with `between` after each that another of its document follows;
-    it counts to the row before it."""
+    """(bytes, offsets) of the rows, with `between` appended to each row that is not the last of its
+    document."""
     count = len(offsets) - 1
     sizes = np.diff(offsets)
     followed = np.ones(count, dtype=bool)
@@ -157,10 +158,10 @@ def _joined(
     after = np.concatenate([[0], np.cumsum(longer)])
     result = GrowingArray(np.uint8)
     start = 0
-    while start < count:  # a block of rows at a time, so that little is held beside the result
+    while start < count:  # a block of rows at a time, to keep little in memory beside the result
         stop = min(
             max(
-                int(np.searchsorted(offsets, offsets[start] + _TOGETHER, side="right")) - 1,
+                int(np.searchsorted(offsets, int(offsets[start]) + _TOGETHER, side="right")) - 1,
                 start + 1,
             ),
             count,
@@ -180,10 +181,8 @@ def _joined(
 def _bounds(
     values: np.ndarray, starts: np.ndarray, end: int, piece: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(where pieces of about `piece` bytes begin, and the end: int64 (P + 1,); the document of
-    each, int64 (P,)).
-
-    Documents begin at `starts`.
+    """(where pieces of about `piece` bytes begin, and `end`, int64 (P + 1,); the document of each
+    piece, int64 (P,)). Documents begin at `starts`.
     """
     sizes = np.diff(np.append(starts, end))
     cuts = np.maximum(
@@ -203,7 +202,7 @@ def _bounds(
 
 
 def _cut(values: np.ndarray, goals: np.ndarray, window: int) -> np.ndarray:
-    """For each goal the best place to cut in the `window` bytes up to it."""
+    """For each goal the best position to cut within the `window` bytes up to it."""
     where = goals[:, None] - np.arange(window)[::-1]
     here, before = values[where], values[where - 1]
     rank = ((here & 0xC0) != 0x80).astype(np.int64)  # 1: between two characters of UTF-8

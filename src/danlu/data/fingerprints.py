@@ -1,29 +1,32 @@
-"""Which rows are equal: a 64-bit fingerprint of each row, and the exact comparison that settles it.
+"""Which rows are equal: a 64-bit fingerprint of each row, confirmed by an exact comparison.
 
-Equal rows have equal fingerprints; unequal rows share one with a chance near 2**-40 a pair, so
-`same` confirms what fingerprints suggest. A missing value equals a missing value; -0.0 equals 0.0.
-Whole arrays, a few megabytes at a time."""
+Equal rows have equal fingerprints. Two unequal rows share one with a probability near 2**-40, so
+`rows_equal` confirms what fingerprints suggest. A missing value equals a missing value; -0.0 equals
+0.0. Arrays are processed a few megabytes at a time."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from importlib import import_module
+from typing import Any
 
 import numpy as np
 
 from danlu.terms import RAGGED, Column, Table
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
-_BLOCK = 1 << 22  # bytes worked on at a time
-_HELD = (
-    64 << 20
-)  # bytes of a column of texts, recordings, ... up to which its rows are compared in memory
+_BLOCK = 1 << 22  # bytes processed at a time
+_HELD = 64 << 20  # bytes of a ragged column (texts, ...) up to which rows are compared in memory
 
 
 def mix(values: np.ndarray) -> np.ndarray:
-    """Each uint64 spread over all 64 bits, one to one; a new array.
+    """A bijective hash of each uint64, as a new array: the finaliser of SplitMix64.
 
-    The finaliser of SplitMix64. Source: Steele, Lea and Flood, 2014, doi:10.1145/2660193.2660195.
+    Source: Steele, Lea and Flood, 2014, doi:10.1145/2660193.2660195.
+
+    >>> hex(mix(np.array([0], dtype=np.uint64))[0])
+    '0xe220a8397b1dcdaf'
     """
     mixed = values + _GOLDEN
     mixed ^= mixed >> np.uint64(30)
@@ -35,8 +38,13 @@ def mix(values: np.ndarray) -> np.ndarray:
 
 
 def value_codes(column: Column) -> np.ndarray:
-    """Equal values to equal numbers, int64 (N,); a missing value is -1. For every kind but image
-    and wide numbers."""
+    """A code for each row, int64 (N,): equal values have equal codes; -1 for a missing value.
+
+    TypeError for images and wide number columns.
+
+    >>> value_codes(Column("x", "number", np.array([2.5, 1.0, np.nan, 2.5]))).tolist()
+    [1, 0, -1, 1]
+    """
     if column.kind in ("category", "boolean"):
         return column.values.astype(np.int64)
     lost = column.is_missing()
@@ -51,7 +59,12 @@ def value_codes(column: Column) -> np.ndarray:
 
 
 def column_fingerprints(column: Column) -> np.ndarray:
-    """The fingerprint of each row of a column, uint64 (N,)."""
+    """The fingerprint of each row of a column of any kind, uint64 (N,).
+
+    >>> prints = column_fingerprints(Column("x", "number", np.array([1.0, 2.0, 1.0])))
+    >>> bool(prints[0] == prints[2]), bool(prints[0] == prints[1])
+    (True, False)
+    """
     if column.kind in ("category", "boolean") or column.kind in RAGGED:
         return mix(value_codes(column).view(np.uint64))
     if column.kind == "datetime":
@@ -76,8 +89,13 @@ def row_fingerprints(table: Table, names: Sequence[str]) -> np.ndarray:
 def rows_equal(
     table: Table, names: Sequence[str], left: np.ndarray, right: np.ndarray
 ) -> np.ndarray:
-    """Whether rows `left` and `right` (int64 (M,)) hold the same values in the columns `names`,
-    exactly; bool (M,)."""
+    """Whether the rows `left` and `right` (int64 (M,) each) have exactly the same values in the
+    columns `names`, bool (M,).
+
+    >>> table = Table({"x": Column("x", "number", np.array([1.0, 2.0, 1.0]))}, "t.csv")
+    >>> rows_equal(table, ["x"], np.array([0, 0]), np.array([1, 2])).tolist()
+    [False, True]
+    """
     result = np.ones(len(left), dtype=bool)
     for name in names:
         column = table.columns[name]
@@ -99,10 +117,12 @@ def rows_equal(
 def first_equal_row(
     table: Table, names: Sequence[str], rows: np.ndarray, among: np.ndarray
 ) -> np.ndarray:
-    """For each of `rows` the first of `among` that holds the same values in the columns `names`, or
-    -1; int64.
+    """For each of `rows` the first of the rows `among` with the same values in the columns `names`,
+    or -1; int64. A row is never matched with itself.
 
-    Both are row numbers; a row is never found to be like itself.
+    >>> table = Table({"x": Column("x", "number", np.array([1.0, 2.0, 1.0]))}, "t.csv")
+    >>> first_equal_row(table, ["x"], np.array([1, 2]), np.array([0, 1])).tolist()
+    [-1, 0]
     """
     marks = row_fingerprints(table, names)
     order = among[np.argsort(marks[among], kind="stable")]
@@ -121,8 +141,13 @@ def first_equal_row(
 
 
 def repeats_earlier_row(table: Table, names: Sequence[str]) -> np.ndarray:
-    """Which rows hold the very values of an earlier row in the columns `names`, bool (N,); the
-    first of equals is False."""
+    """Which rows have the same values as an earlier row in the columns `names`, bool (N,); False
+    for the first of equal rows.
+
+    >>> table = Table({"x": Column("x", "number", np.array([1.0, 2.0, 1.0]))}, "t.csv")
+    >>> repeats_earlier_row(table, ["x"]).tolist()
+    [False, False, True]
+    """
     rows = np.arange(len(table), dtype=np.int64)
     return first_equal_row(table, names, rows, rows) >= 0
 
@@ -155,16 +180,14 @@ def _of_words(words: np.ndarray) -> np.ndarray:
 def _codes_of_bytes(column: Column) -> np.ndarray:
     """Equal codes for rows of a text, sequence, recording or frames that hold the same bytes.
 
-    Of much data the rows' digests of 128 bits are compared, so that the bytes need not be held in
-    memory."""
-    import pyarrow as pa
-
+    Of a large column digests of 128 bits are compared, so that its bytes need not be in memory."""
+    pa: Any = import_module("pyarrow")  # it has no types that a checker could read
     assert column.offsets is not None
     flat = np.ascontiguousarray(column.values)
     if flat.nbytes > _HELD:
         return np.unique(_digests(flat, column.offsets), return_inverse=True)[1].astype(np.int64)
-    digest = flat.itemsize * int(np.prod(flat.shape[1:], dtype=np.int64))  # bytes of one place
-    offsets = pa.py_buffer(np.ascontiguousarray(column.offsets, dtype=np.int64) * digest)
+    width = flat.itemsize * int(np.prod(flat.shape[1:], dtype=np.int64))  # bytes of one position
+    offsets = pa.py_buffer(np.ascontiguousarray(column.offsets, dtype=np.int64) * width)
     array = pa.Array.from_buffers(
         pa.large_binary(),
         len(column),

@@ -13,13 +13,17 @@ from danlu.terms import Column
 def k_fold(
     rows: np.ndarray, target: Column | None, k: int, seed: int, groups: Column | None = None
 ) -> list[tuple[np.ndarray, np.ndarray]]:
-    """k pairs (training rows, validation rows), sorted; each of `rows` (int64) is in exactly one of
-    the validation parts.
+    """k pairs (training rows, validation rows), each sorted; each of `rows` (int64 (M,)) is a
+    validation row of exactly one fold.
 
-    Classes of `target` (quantile bins of a number) are spread evenly over the folds; rows equal in
-    `groups` stay in one fold, and then classes are left to chance. Both columns hold a value for
-    each of `rows`, in their order. A function of its arguments and the seed. DataError where rows
-    or groups are fewer than k."""
+    target   its classes (of a number: quantile bins) are spread evenly over the folds
+    groups   rows with the same value stay in one fold; then classes are not spread
+    Both columns have one value per row of `rows`, in that order. The result is a function of the
+    arguments. DataError where there are fewer than k rows or groups.
+
+    >>> [validation.tolist() for _, validation in k_fold(np.arange(4), None, 2, seed=0)]
+    [[1, 3], [0, 2]]
+    """
     order = shuffled_rows(len(rows), seed)
     if groups is not None:
         fold = _fold_of_groups(value_codes(groups), order, k, groups.name)
@@ -38,13 +42,17 @@ def k_fold(
 def rolling_origin(
     rows: np.ndarray, moments: np.ndarray, k: int
 ) -> list[tuple[np.ndarray, np.ndarray]]:
-    """k pairs (training rows, validation rows) for what has an order: each is validated on what
-    comes after all it was trained on.
+    """k pairs (training rows, validation rows) of rows in the order of time: the validation rows of
+    a fold come after all its training rows (rolling origin).
 
-    `moments` tells when each of `rows` was. They are cut into k + 1 stretches of equal length: fold
-    i trains on the first i + 1 and is validated on the next (rolling origin). Rows of one moment
-    stay together. DataError where the moments are fewer than k + 1.
+    `moments` (M,) is the time of each of `rows` (int64 (M,)). Rows are cut into k + 1 stretches of
+    equal length: fold i trains on the first i + 1 of them and is validated on the next. Rows of one
+    moment stay together. DataError where there are fewer than k + 1 moments.
     Source: Tashman, 2000, doi:10.1016/S0169-2070(00)00065-0.
+
+    >>> pairs = rolling_origin(np.arange(3), np.arange(3), 2)
+    >>> [(train.tolist(), validation.tolist()) for train, validation in pairs]
+    [([0], [1]), ([0, 1], [2])]
     """
     distinct, moment_code, counts = np.unique(moments, return_inverse=True, return_counts=True)
     if len(distinct) < k + 1:
@@ -67,8 +75,8 @@ def rolling_origin(
 
 
 def _fold_of_groups(groups: np.ndarray, order: np.ndarray, k: int, name: str) -> np.ndarray:
-    """The fold of each row: the largest group first, each to the fold that holds the fewest
-    rows."""
+    """The fold of each row: the largest group comes first, and each goes to the fold with the
+    fewest rows."""
     group = np.unique(groups, return_inverse=True)[1]
     counts = np.bincount(group)
     if len(counts) < k:

@@ -1,17 +1,13 @@
-"""Tensors that examples are gathered from: plain rows, images as bytes, rows of unequal length, windows over a running whole.
+"""Gathers the tensor of a batch from all examples: plain rows, images, ragged rows, windows.
 
-    gather(ids) -> what a batch of these examples holds        ids int64 (B,), on the device
-    width                                                      numbers that one example holds at most, for the memory of a forward pass
-    longest                                                    places of the longest example; 0 where examples have no length
-
-B batch, T places of the longest row of the batch, D what one place holds.
+Shapes: B examples in a batch, T the length of the longest of them, D numbers per position.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
-from typing import Any
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -20,25 +16,34 @@ from torch import Tensor
 from danlu.data.examples import Field, Ragged, Windows
 from danlu.terms import IGNORED
 
-# Pixels up to this many bytes as float32 are normalised once and kept; more are normalised batch by
-# batch from their bytes.
+# Images of up to this many bytes as float32 are normalised once and kept; larger ones are kept as
+# bytes and normalised batch by batch.
 LARGEST_RESIDENT = 1 << 30
 
 Put = Callable[[Tensor], Tensor]
 
 
 def as_tensor(array: np.ndarray) -> Tensor:
-    """The array as a tensor over the same memory; a read-only memory map stays one (it is only ever
-    gathered from)."""
+    """The array as a tensor over the same memory. The array may be read-only (a memory map): the
+    tensor is only read.
+
+    >>> as_tensor(np.array([1, 2]))
+    tensor([1, 2])
+    """
     with warnings.catch_warnings():
         warnings.filterwarnings(
             "ignore", message="The given NumPy array is not writable", category=UserWarning
         )
-        return torch.from_numpy(array)
+        tensor: Tensor = torch.from_numpy(array)  # pyright: ignore[reportUnknownMemberType]
+        return tensor
 
 
 def field_loader(field: Field, put: Put) -> FieldLoader:
-    """What gathers from a field; `put` moves a tensor to the device."""
+    """The FieldLoader of a field; `put` moves a tensor to the device.
+
+    >>> field_loader(np.array([5, 6, 7]), lambda tensor: tensor).gather(torch.tensor([2, 0]))
+    tensor([7, 5])
+    """
     if isinstance(field, Ragged):
         return RaggedLoader(field, put)
     if isinstance(field, Windows):
@@ -46,23 +51,29 @@ def field_loader(field: Field, put: Put) -> FieldLoader:
     return ArrayLoader(as_tensor(field), put)
 
 
-class FieldLoader:
-    """What all of them offer."""
+class FieldLoader(ABC):
+    """One field of all examples, from which batches are gathered.
 
-    width = 1
-    longest = 0
-    lengths = False
+    width     the largest count of numbers in one example, for the memory of a forward pass
+    longest   the length of the longest example; 0 where examples have no length
+    lengths   whether a batch also needs the lengths of its rows
+    """
 
+    width: int = 1
+    longest: int = 0
+    lengths: bool = False
+
+    @abstractmethod
     def __len__(self) -> int:
-        raise NotImplementedError
+        """How many examples there are (of windows: positions)."""
 
+    @abstractmethod
     def gather(self, ids: Tensor) -> Tensor:
-        """What a batch of examples `ids` holds."""
-        raise NotImplementedError
+        """The field of the examples `ids`, int64 (B,) on the device: (B, ...)."""
 
 
 class ArrayLoader(FieldLoader):
-    """Rows of one shape: (N, ...)."""
+    """Examples of one shape: a tensor (N, ...)."""
 
     def __init__(self, tensor: Tensor, put: Put) -> None:
         self.tensor = put(tensor)
@@ -77,14 +88,16 @@ class ArrayLoader(FieldLoader):
 
 
 class ImageLoader(FieldLoader):
-    """Images uint8 (N, H, W, C), normalised to (bytes / 255 - mean) / std; gathered as (B, C, H,
-    W)."""
+    """Images uint8 (N, H, W, C), gathered as float32 (B, C, H, W), normalised to
+    (byte / 255 - mean) / std."""
 
-    def __init__(self, bytes_: np.ndarray, constants: Mapping[str, Any], put: Put) -> None:
+    def __init__(
+        self, bytes_: np.ndarray, constants: Mapping[str, Sequence[float]], put: Put
+    ) -> None:
         mean, std = torch.tensor(constants["mean"]), torch.tensor(constants["std"])
         scale, shift = 1.0 / (255.0 * std), -mean / std
         # one channel: plain numbers, which cost less than a broadcast tensor
-        self.scaling: tuple[Any, Any] | None = (
+        self.scaling: tuple[float, float] | tuple[Tensor, Tensor] | None = (
             (float(scale), float(shift)) if len(mean) == 1 else (put(scale), put(shift))
         )
         self.tensor = put(as_tensor(bytes_))
@@ -102,13 +115,13 @@ class ImageLoader(FieldLoader):
         return bytes_.to(torch.float32).mul_(scale).add_(shift)
 
     def gather(self, ids: Tensor) -> Tensor:
-        """float32 (B, C, H, W); a change of strides, no copy, and the layout convolutions like."""
+        """float32 (B, C, H, W) with channels last in memory: no copy, and fast for convolutions."""
         piece = self.tensor.index_select(0, ids)
         return (piece if self.scaling is None else self._normalised(piece)).permute(0, 3, 1, 2)
 
 
 class RaggedLoader(FieldLoader):
-    """Rows of unequal length, padded to the longest of the batch."""
+    """Rows of unequal length, padded to the longest row of the batch."""
 
     def __init__(self, field: Ragged, put: Put) -> None:
         self.values, self.dtype = _stored(field.values, put)
@@ -124,7 +137,7 @@ class RaggedLoader(FieldLoader):
         return len(self.starts)
 
     def sizes_of(self, ids: Tensor) -> Tensor:
-        """int64 (B,), the length of each row."""
+        """The length of each of the rows `ids`, int64 (B,)."""
         return self.sizes.index_select(0, ids)
 
     def gather(self, ids: Tensor) -> Tensor:
@@ -138,7 +151,7 @@ class RaggedLoader(FieldLoader):
 
 
 class WindowLoader(FieldLoader):
-    """What stands from a place on, for a fixed length."""
+    """Windows of a fixed length over a running text or series."""
 
     def __init__(self, field: Windows, put: Put) -> None:
         self.values, self.dtype = _stored(field.values, put)
@@ -164,18 +177,19 @@ class WindowLoader(FieldLoader):
             values = _filled(
                 _picked(self.values, where.masked_fill(~inside, 0), self.dtype), inside, self.fill
             )
-        return values if self.ignore is None else values.masked_fill_(values == self.ignore, IGNORED)
+        return (
+            values if self.ignore is None else values.masked_fill_(values == self.ignore, IGNORED)
+        )
 
 
-# torch gathers from no unsigned numbers wider than a byte: their bits are kept as signed ones and
-# read back after the gather
+# torch cannot gather from unsigned numbers wider than a byte: their bits are stored as signed
+# numbers, and masked back after the gather
 _SIGNED = {"uint16": ("int16", 0xFFFF), "uint32": ("int32", 0xFFFFFFFF)}
 
 
 def _stored(values: np.ndarray, put: Put) -> tuple[Tensor, tuple[torch.dtype, int | None]]:
-    """(the values on the device, what they become when gathered: (dtype, mask of the bits, where
-    there is one))."""
-    if len(values) == 0:  # an index needs something to point at, whatever fills it afterwards
+    """(the values on the device, (dtype of gathered values, mask of their bits or None))."""
+    if len(values) == 0:  # an index must point at a value, although padding replaces it later
         values = np.zeros((1, *values.shape[1:]), dtype=values.dtype)
     if values.dtype.name in _SIGNED:
         signed, mask = _SIGNED[values.dtype.name]

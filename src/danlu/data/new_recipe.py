@@ -1,7 +1,7 @@
-"""A first recipe for a data file, by looking at it: task and model inferred, every column listed with what was found, options explained.
+"""`danlu new`: drafts a recipe for a data file, with inferred task and model and every option.
 
-What is only a guess stands there as a comment, with its reason, so that nothing is switched on that
-the user has not read."""
+Every column is listed with its inferred kind and the reason. Guesses are written as comments, so
+that nothing is switched on that the user has not read."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from danlu.data import cache, checks
 from danlu.errors import DataError, did_you_mean, nearest
 from danlu.recipe import Options, Part, Recipe, as_plain, read, read_yaml, write_yaml
 from danlu.recipe import check_recipe as check_tree
-from danlu.terms import Column, Table
+from danlu.terms import Column, Json, Table
 
 LIKELY_TARGETS = (
     "target",
@@ -35,9 +35,9 @@ LIKELY_TARGETS = (
     "标签",
     "类别",
 )
-MOST_CLASSES = 20  # distinct whole numbers that are still taken for classes
-ROWS_A_CLASS = 5  # rows there must be for each of them
-MOST_LISTED = 200  # columns written one a line
+MOST_CLASSES = 20  # up to so many distinct whole numbers are taken for classes
+ROWS_A_CLASS = 5  # least number of rows per class on average
+MOST_LISTED = 200  # columns that are listed, one per line
 USUAL = (
     "epochs",
     "least_steps",
@@ -54,13 +54,14 @@ USUAL = (
 def draft(
     data_path: str | Path, target: str | Sequence[str] | None = None, task: str | None = None
 ) -> str:
-    """The text of a commented recipe (YAML) for a data file or folder; danlu.recipe.read takes it
+    """The text of a commented recipe (YAML) for a data file or folder; danlu.recipe.read reads it
     as it is.
 
-    `target` names the column to predict, or several (a list, or with commas). A text alone needs
-    none: its next token is predicted.
-    Raises DataError where the file cannot be read, where no target is named (with the likely ones),
-    and where none of the tasks can predict it.
+    target   the column to predict, or several (a list, or one string with commas). A file of text
+             alone needs none: its next token is predicted
+    task     the name of a task; None: inferred from the target
+    Raises DataError where the file cannot be read, where no target is named (the message proposes
+    some), and where no task can predict it.
 
     >>> import danlu, pathlib
     >>> rows = "".join(f"{number},{number % 2}\\n" for number in range(40))
@@ -109,13 +110,14 @@ def _needs_no_target(task: str | None) -> bool:
 
 
 def _is_running_text(table: Table) -> bool:
-    """Whether there is nothing but one column of text (and the paths its pieces come from)."""
+    """Whether the table has one text column only (besides the paths of its pieces)."""
     kinds = {name: column.kind for name, column in table.columns.items() if name != "path"}
     return list(kinds.values()) == ["text"]
 
 
 def _model(table: Table, targets: Sequence[str], task: str) -> str:
-    """The model to begin with: the task's own, else one for the kinds of the inputs."""
+    """The name of the first model to try: the task's default, else one for the kinds of the
+    inputs."""
     own = registry.defaults("tasks", task).get("model")
     kinds = {column.kind for name, column in table.columns.items() if name not in targets}
     if own is not None:
@@ -132,13 +134,13 @@ def _model(table: Table, targets: Sequence[str], task: str) -> str:
 
 
 def _prove(text: str, recipe: Recipe) -> None:
-    """The text is read as the recipe it was written for, comments and all."""
+    """Checks that the drafted text, comments included, is read as the recipe it was written for."""
     tree, where = read_yaml(text, "draft")
     if check_tree(tree, where, registry) != recipe:
         raise AssertionError("the drafted text is another recipe")
 
 
-# --- what the data is -----------------------------------------------------------------------------------------------------
+# --- what the data is -----------------------------------------------------------------------------
 
 
 def _source(path: str) -> Part:
@@ -164,7 +166,7 @@ def _source(path: str) -> Part:
 
 
 def _source_in_recipe(path: str, source: Part) -> str | dict[str, str]:
-    """The source as a recipe says it: the bare path, unless that is the name of a source."""
+    """The source as the recipe writes it: the path alone, unless that is the name of a source."""
     return {"name": source.name, "path": path} if path in registry.names("sources") else path
 
 
@@ -173,7 +175,7 @@ def _targets(table: Table, target: str | Sequence[str] | None) -> list[str]:
     if target is None:
         others = [name for name in names if table.columns[name].kind != "image"]
         if len(others) == 1 and len(others) < len(names):
-            return others  # nothing but images and one column: no other could be meant
+            return others  # images and one other column: that is the target
         likely = [name for name in names if name.lower() in LIKELY_TARGETS]
         likely += [name for name in names[-1:] if name not in likely]
         raise DataError(
@@ -200,7 +202,7 @@ def _targets(table: Table, target: str | Sequence[str] | None) -> list[str]:
 
 
 def _task(table: Table, targets: list[str], task: str | None) -> tuple[str, str]:
-    """(the task, why): as said, or by what the targets hold."""
+    """(the task, why): the one named, or the one that predicts what the targets hold."""
     columns = [table.columns[name] for name in targets]
     if task is not None:
         if task not in registry.names("tasks"):
@@ -274,18 +276,27 @@ def _task_of_numbers(values: np.ndarray) -> tuple[str, str]:
     return "regression", "it holds numbers"
 
 
-# --- the text -------------------------------------------------------------------------------------------------------------
+# --- the text -------------------------------------------------------------------------------------
 
 
 def _lines(table: Table, recipe: Recipe, why: str, lost: int) -> Iterator[str]:
     """The recipe, line by line."""
     data = recipe.data
-    yield f"# {_clean(table.origin)}: {len(table):,} rows, {len(table.columns):,} columns. Drafted by danlu new."
-    yield "# What stands behind a # is the default, or a proposal: remove the # to set it. danlu show NAME explains a part."
+    yield (
+        f"# {_clean(table.origin)}: {len(table):,} rows, {len(table.columns):,} columns. "
+        "Drafted by danlu new."
+    )
+    yield (
+        "# What stands behind a # is the default, or a proposal: remove the # to set it. danlu "
+        "show NAME explains a part."
+    )
     for notice in (*table.notices, *checks.check_table(table, data)):
         yield f"# Note: {_clean(notice)}"
     yield ""
-    yield f"task: {recipe.task.name}  # {_clean(why)}; also: {', '.join(name for name in registry.names('tasks') if name != recipe.task.name)}"
+    yield (
+        f"task: {recipe.task.name}  # {_clean(why)}; also: "
+        f"{', '.join(name for name in registry.names('tasks') if name != recipe.task.name)}"
+    )
     yield ""
     yield "data:"
     sections = recipe.raw["data"]
@@ -298,7 +309,10 @@ def _lines(table: Table, recipe: Recipe, why: str, lost: int) -> Iterator[str]:
     yield from _split(table, recipe)
     yield from _proposals("  ", data, ("missing_rows", "duplicates", "checks"))
     if recipe.model.name == "cnn":
-        yield "  # augmentations: [crop, flip]  # random changes of training images; danlu list augmentations"
+        yield (
+            "  # augmentations: [crop, flip]  # random changes of training images; danlu list "
+            "augmentations"
+        )
     yield ""
     yield f"model:  # danlu list models: {', '.join(registry.names('models'))}"
     yield f"  name: {recipe.model.name}"
@@ -307,7 +321,9 @@ def _lines(table: Table, recipe: Recipe, why: str, lost: int) -> Iterator[str]:
     yield from _part(
         "loss", recipe.loss, f"danlu list losses; {_balance(table, recipe)}".rstrip("; ")
     )
-    yield f"# metrics: [{', '.join(metric.name for metric in recipe.metrics)}]  # danlu list metrics"
+    yield (
+        f"# metrics: [{', '.join(metric.name for metric in recipe.metrics)}]  # danlu list metrics"
+    )
     yield ""
     yield from _part(
         "optimizer",
@@ -329,11 +345,13 @@ def _lines(table: Table, recipe: Recipe, why: str, lost: int) -> Iterator[str]:
 
 
 def _columns(table: Table, recipe: Recipe) -> Iterator[str]:
-    """Every column with its kind and the reason; commented out, but for what the recipe itself
-    says."""
+    """Every column with its kind and the reason, as a comment unless the recipe sets the kind."""
     set_here = recipe.data.columns
     mark = "  " if set_here else "  # "
-    yield f"{mark}columns:  # what was found; `NAME: drop` leaves a column out, `NAME: category` reads it as another kind"
+    yield (
+        f"{mark}columns:  # what was found; `NAME: drop` leaves a column out, `NAME: category` "
+        "reads it as another kind"
+    )
     for number, (name, column) in enumerate(table.columns.items()):
         if number == MOST_LISTED:
             yield f"  #   and {len(table.columns) - number:,} more"
@@ -373,11 +391,14 @@ def _split(table: Table, recipe: Recipe) -> Iterator[str]:
         for name, column in table.columns.items()
     ):
         chain = _flow({"number": ["impute", {"name": "scale", "by": "quantile"}]})
-        yield f"  # transforms: {chain}  # by kind of column, instead of the usual ones; danlu list transforms"
+        yield (
+            f"  # transforms: {chain}  # by kind of column, instead of the usual ones; danlu "
+            "list transforms"
+        )
 
 
 def _balance(table: Table, recipe: Recipe) -> str:
-    """What to think of where one class is rare."""
+    """A proposal for the loss where one class is rare; '' elsewhere."""
     target = table.columns[recipe.data.targets[0]] if recipe.data.targets else None
     if (
         target is None
@@ -390,11 +411,14 @@ def _balance(table: Table, recipe: Recipe) -> str:
     counts = counts[counts > 0]
     if not len(counts) or counts.min() >= counts.mean() / 3:
         return ""
-    return f"the rarest class has {counts.min() / counts.sum():.1%} of the rows: class_weights: balanced makes it count more"
+    return (
+        f"the rarest class has {counts.min() / counts.sum():.1%} of the rows: class_weights: "
+        "balanced makes it count more"
+    )
 
 
 def _part(key: str, part: Part, comment: str) -> Iterator[str]:
-    """A part that is the default, commented out with its options."""
+    """A default part with its options, commented out."""
     yield f"# {key}:  # {comment}"
     yield f"#   name: {part.name}"
     yield from _proposals("#   ", part.options)
@@ -409,7 +433,7 @@ def _proposals(indent: str, options: Options, names: Sequence[str] = ()) -> Iter
         )
 
 
-def _line(start: str, name: str, value: Any, meaning: str) -> Iterator[str]:
+def _line(start: str, name: str, value: Json, meaning: str) -> Iterator[str]:
     yield f"{start}{name}: {_flow(value)}{f'  # {meaning}' if meaning else ''}"
 
 
@@ -421,7 +445,7 @@ def _indented(text: str) -> list[str]:
     return [f"  {line}" for line in text.rstrip("\n").split("\n")]
 
 
-def _flow(value: Any) -> str:
+def _flow(value: Json) -> str:
     """A value on one line of YAML."""
     if isinstance(value, str):
         return _word(value)
@@ -431,7 +455,7 @@ def _flow(value: Any) -> str:
             + ", ".join(f"{_word(str(key))}: {_flow(entry)}" for key, entry in value.items())
             + "}"
         )
-    if isinstance(value, list | tuple):
+    if isinstance(value, Sequence):
         return "[" + ", ".join(_flow(entry) for entry in value) + "]"
     if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
         return str(int(value))

@@ -1,4 +1,9 @@
-"""Rows of a table as moments of one or several series: their order, their step, runs without a gap, windows, naive forecasts.
+"""Rows of a table as time series: a library that the tasks on series share.
 
-What tasks on series share. `danlu.parts.tasks._series` holds the base of such a task.
+    time_order.py        sorts rows by series and time, and finds gaps
+    time_step.py         the step of a series, its season, the times that follow
+    windows.py           runs without gaps, and where windows over them may lie
+    naive_forecasts.py   the baselines: the last season, the last value, the mean
+
+`danlu.parts.tasks._series` holds the base class of such a task.
 """

@@ -1,7 +1,7 @@
-"""Forecasts that need no learning, beside which every forecast is told: repeat the last season, the last value, the mean.
+"""Naive forecasts, the baselines of every forecast: the last season, the last value, the mean.
 
-N rows, V variables, M windows, H steps ahead. `values` (N, V) hold no gap; `origins` (M,) are the
-last known rows; `first` (N,) is the first row of each row's run."""
+Shapes: N rows, V variables, M windows, H steps ahead. `values` (N, V) has no NaN; `origins` (M,)
+are the last rows before each forecast; `first` (N,) is the first row of each row's run."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-_TOGETHER = 4096  # windows looked at together
+_TOGETHER = 4096  # windows per block
 
 Forecast = Callable[[np.ndarray], np.ndarray]  # origins (M,) -> (M, H, V)
 
@@ -17,8 +17,17 @@ Forecast = Callable[[np.ndarray], np.ndarray]  # origins (M,) -> (M, H, V)
 def naive_forecasts(
     values: np.ndarray, first: np.ndarray, season: int, horizon: int, mean: np.ndarray
 ) -> dict[str, Forecast]:
-    """The naive forecasts by name; without a season (1) there is no seasonal one. `mean` (V,) is
-    that of the training rows."""
+    """The naive forecasts by name: "seasonal_naive" (where season > 1), "repeat_last" and "mean".
+
+    season    steps of one season
+    horizon   H, the steps ahead
+    mean      (V,), the mean of the training rows
+
+    >>> values = np.arange(4.0)[:, None]
+    >>> forecasts = naive_forecasts(values, np.zeros(4, dtype=int), 2, 3, values.mean(axis=0))
+    >>> {name: forecast(np.array([3])).ravel().tolist() for name, forecast in forecasts.items()}
+    {'seasonal_naive': [2.0, 3.0, 2.0], 'repeat_last': [3.0, 3.0, 3.0], 'mean': [1.5, 1.5, 1.5]}
+    """
 
     def seasonal_naive(origins: np.ndarray) -> np.ndarray:
         ahead = np.arange(1, horizon + 1)
@@ -36,8 +45,13 @@ def naive_forecasts(
 
 
 def forecast_errors(guess: Forecast, truth: Forecast, origins: np.ndarray) -> dict[str, float]:
-    """{"mse", "mae"} of a guess: the mean over variables of each one's mean over the places that
-    are known (not NaN)."""
+    """{"mse": ..., "mae": ...} of a forecast: for each variable the mean over all values of `truth`
+    that are not NaN, then the mean over variables. {} where every value is NaN.
+
+    >>> truth = lambda origins: np.zeros((len(origins), 2, 1))
+    >>> forecast_errors(lambda origins: truth(origins) + 1, truth, np.arange(3))
+    {'mse': 1.0, 'mae': 1.0}
+    """
     squared, absolute, counted = np.zeros(0), np.zeros(0), np.zeros(0)
     for start in range(0, len(origins), _TOGETHER):
         piece = origins[start : start + _TOGETHER]
@@ -64,8 +78,13 @@ def forecast_errors(guess: Forecast, truth: Forecast, origins: np.ndarray) -> di
 def seasonal_differences(
     values: np.ndarray, first: np.ndarray, rows: np.ndarray, season: int
 ) -> np.ndarray:
-    """The mean absolute difference between one of `rows` and that of them a season before it in its
-    run, float64 (V,); 0 for none."""
+    """The mean absolute difference between each of `rows` and the row one season before it, where
+    that is among `rows` and in the same run; float64 (V,), 0 where there is no such pair.
+
+    >>> values, rows = np.array([[0.0], [5.0], [1.0], [6.0]]), np.arange(4)
+    >>> seasonal_differences(values, np.zeros(4, dtype=int), rows, 2).tolist()
+    [1.0]
+    """
     owned = np.zeros(len(values), dtype=bool)
     owned[rows] = True
     positions = rows[rows - season >= first[rows]]

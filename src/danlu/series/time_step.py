@@ -1,4 +1,4 @@
-"""The step of a series: the distance from one moment to the next, the natural cycle it makes, the times ahead."""
+"""The step of a time series: its length, the season it implies, and the times that follow."""
 
 from __future__ import annotations
 
@@ -18,21 +18,29 @@ _REGULAR = 0.5  # share of the distances that must be the step, or the times hav
 
 @dataclass(frozen=True)
 class TimeStep:
-    """The distance from one moment to the next: `count` of `unit`; `column` holds the times ("":
-    the order of the rows is the time)."""
+    """The distance from one moment of a series to the next.
+
+    unit     "rows" (the order of rows is the time), "number", "microseconds" or "months"
+    count    how many units one step has
+    column   the name of the column of times; "" for "rows"
+
+    >>> hour = TimeStep("microseconds", 3_600_000_000, "time")
+    >>> hour.describe(), hour.season, hour.after(np.array([0]), 2).tolist()
+    ('1 hour', 24, [[3600000000, 7200000000]])
+    """
 
     unit: Unit = "rows"
     count: float = 1
     column: str = ""
 
     def state(self) -> dict[str, Any]:
-        """JSON values that Step(**...) makes an equal step of."""
+        """The step as JSON values; TimeStep(**state) equals it."""
         return {"unit": self.unit, "count": self.count, "column": self.column}
 
     @property
     def season(self) -> int:
-        """How many steps the natural cycle has: a day of hours or minutes, a week of days, a year
-        of weeks or months; 1 for none."""
+        """How many steps one season has, at least 1: steps of minutes or hours have a season of a
+        day, days of a week, weeks and months of a year; 1 where there is no season."""
         if self.unit == "months":
             return max(1, round(12 / self.count))
         if self.unit != "microseconds":
@@ -47,7 +55,7 @@ class TimeStep:
         return max(1, round(whole / self.count))
 
     def after(self, times: np.ndarray, steps: int) -> np.ndarray:
-        """The `steps` times that follow each of `times` (M,), (M, steps), of the kind of the
+        """The `steps` times after each of `times` (M,), as (M, steps), in the unit of the
         column."""
         ahead = np.arange(1, steps + 1)
         if self.unit == "months":
@@ -57,7 +65,7 @@ class TimeStep:
         return times[:, None] + ahead * self.count
 
     def describe(self) -> str:
-        """'1 hour', '15 minutes', '3 months', '0.5'."""
+        """The step in words: '1 hour', '15 minutes', '3 months', '0.5'."""
         if self.unit == "months":
             return _counted(self.count, "month")
         if self.unit == "microseconds":
@@ -78,11 +86,17 @@ def _counted(count: float, name: str) -> str:
 
 
 def infer_step(column: Column | None, same: np.ndarray) -> TimeStep | None:
-    """The commonest distance from a time to the next (`same`: the next row is of the same series);
-    None where no row has a next.
+    """The most frequent distance from a time to the next; None where no row has a next one.
 
-    Distances of a month and more are counted in calendar months where that is as regular. Raises
-    DataError where fewer than half of the distances are the commonest one."""
+    column   the times, sorted within each series; None: the step is one row
+    same     bool (N,), whether the next row is of the same series
+    Distances of 28 days and more are counted in calendar months where that is at least as regular.
+    Raises DataError where fewer than half of the distances are the most frequent one.
+
+    >>> days = Column("day", "number", np.array([1.0, 2.0, 3.0, 5.0]))
+    >>> infer_step(days, np.array([True, True, True, False])).count
+    1.0
+    """
     if column is None:
         return TimeStep()
     inside = np.flatnonzero(same[:-1])
@@ -108,21 +122,27 @@ def infer_step(column: Column | None, same: np.ndarray) -> TimeStep | None:
             )
     if share < _REGULAR:
         raise DataError(
-            f"the times have no step: the commonest distance ({step.describe()}) is that of only {100 * share:.0f} % of the rows.",
+            f"the times have no regular step: the most frequent distance ({step.describe()}) is "
+            f"that of only {100 * share:.0f} % of the rows.",
             where=f"column {column.name}",
-            hint="bring the rows to regular times, or set task.gaps: ignore to count each row as one step",
+            hint="bring the rows to regular times, or set task.gaps: ignore to count each row as "
+            "one step",
         )
     return step
 
 
 def steps_between(times: np.ndarray, step: TimeStep) -> np.ndarray:
-    """From each time to the next in steps, float64 (N - 1,): 1 where the next moment follows."""
+    """How many steps each time is before the next, float64 (N - 1,): 1 where the next moment
+    follows.
+
+    >>> steps_between(np.array([0.0, 0.5, 1.5]), TimeStep("number", 0.5, "t")).tolist()
+    [1.0, 2.0]
+    """
     if step.unit == "months":
         return np.diff(_months(times)) / step.count
     steps = np.diff(times) / step.count
-    return np.where(
-        np.abs(steps - 1) < 1e-6, 1.0, steps
-    )  # times such as 0.1, 0.2, 0.3 are not exact
+    # times such as 0.1, 0.2, 0.3 are not exact in floating point
+    return np.where(np.abs(steps - 1) < 1e-6, 1.0, steps)
 
 
 def _months(times: np.ndarray) -> np.ndarray:

@@ -1,4 +1,7 @@
-"""Runs: stretches of rows of one series that follow each other step by step. Nothing that is cut from a table crosses their ends."""
+"""Windows over time series: runs without gaps, where windows may lie, forward filling, split masks.
+
+A run is a stretch of rows of one series that follow each other step by step. No window crosses the
+end of a run."""
 
 from __future__ import annotations
 
@@ -8,7 +11,15 @@ from danlu.terms import Table
 
 
 def contiguous_runs(table: Table) -> tuple[np.ndarray, np.ndarray]:
-    """(first, last): for each row the first and the last row of its run, int64 (N,) each."""
+    """(first, last): for each row the first and the last row of its run, int64 (N,) each. Where the
+    table does not say (`Table.continues` is None), all rows are one run.
+
+    >>> from danlu.terms import Column
+    >>> column = Column("x", "number", np.zeros(4))
+    >>> table = Table({"x": column}, "t.csv", continues=np.array([True, False, True, False]))
+    >>> [ends.tolist() for ends in contiguous_runs(table)]
+    [[0, 0, 2, 2], [1, 1, 3, 3]]
+    """
     count = len(table)
     goes_on = (
         np.asarray(table.continues)
@@ -31,11 +42,18 @@ def window_origins(
     *,
     inside: bool,
 ) -> np.ndarray:
-    """Rows p with `context` moments up to p and `horizon` moments after it in one run, those after
-    it all `owned` (bool (N,)).
+    """The rows p at which a forecast can begin, int64, ascending: `context` moments up to p and
+    `horizon` moments after p lie in one run, and those after p are all `owned` (bool (N,), the rows
+    of a split).
 
-    With `inside` the moments up to p must be owned as well (training); else they may lie before the
-    split's border. int64, ascending."""
+    runs     what contiguous_runs returns
+    inside   whether the moments up to p must be owned as well (training); else they may lie before
+             the split's border
+
+    >>> runs = np.zeros(6, dtype=int), np.full(6, 5)
+    >>> window_origins(runs, np.ones(6, dtype=bool), 2, 3, inside=True).tolist()
+    [1, 2]
+    """
     first, last = runs
     rows = np.arange(len(first))
     fits = (rows - first >= context - 1) & (last - rows >= horizon)
@@ -48,8 +66,12 @@ def window_origins(
 
 
 def forward_fill(values: np.ndarray, first: np.ndarray) -> np.ndarray:
-    """`values` (N, V) with each gap (NaN) holding the last value before it in its run, 0 where
-    there is none."""
+    """`values` (N, V) in which each NaN is replaced by the last value before it in its run, or by 0
+    where there is none. `first` (N,) is the first row of each row's run.
+
+    >>> forward_fill(np.array([[np.nan], [2.0], [np.nan]]), np.zeros(3, dtype=int)).ravel().tolist()
+    [0.0, 2.0, 2.0]
+    """
     present = ~np.isnan(values)
     if present.all():
         return values
@@ -59,8 +81,13 @@ def forward_fill(values: np.ndarray, first: np.ndarray) -> np.ndarray:
 
 
 def split_masks(splits: dict[str, np.ndarray], empty: np.ndarray) -> dict[str, np.ndarray]:
-    """Which rows belong to each split, bool (N,); a row of no split that is `empty` (holds no
-    target) belongs to that before it."""
+    """Which rows belong to each split, {name: bool (N,)}. A row of no split that is `empty` (bool
+    (N,): it has no target) belongs to the split of the row before it.
+
+    >>> splits = {"train": np.array([0, 2]), "test": np.array([3])}
+    >>> split_masks(splits, np.array([False, True, False, False]))["train"].tolist()
+    [True, True, True, False]
+    """
     owner = np.full(len(empty), -1, dtype=np.int64)
     for number, rows in enumerate(splits.values()):
         owner[rows] = number

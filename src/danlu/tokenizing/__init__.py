@@ -1,12 +1,13 @@
-"""Text to codes and back: characters, bytes, words, byte pairs, or a tokenizer that is given.
+"""Text to codes and back: characters, bytes, words, byte pairs, or an existing tokenizer.
 
     tokenizer = tokenizing.fit("bpe", column, size=4096)
-    codes, offsets = tokenizer.encode(column)        flat uint16 or uint32; row i is codes[offsets[i]:offsets[i+1]]
-    tokenizer.decode(codes[:7])                      text
-    tokenizing.restore(tokenizer.state())            an equal one, from JSON values
+    codes, offsets = tokenizer.encode(column)   row i is codes[offsets[i]:offsets[i+1]]
+    tokenizer.decode(codes[:7])                 text
+    tokenizing.restore(tokenizer.state())       an equal tokenizer, from JSON values
 
-Codes 0 to 4 are danlu's own in every kind (danlu.terms: PADDING, UNKNOWN, BEGINNING, END, MASK); a
-vocabulary's entries follow. See danlu.tokenizing.tokenizer.Tokenizer for what all kinds offer."""
+Codes 0 to 4 are danlu's special tokens in every kind (danlu.terms: PADDING, UNKNOWN, BEGINNING,
+END, MASK); the entries of the vocabulary follow. danlu.tokenizing.tokenizer.Tokenizer says what
+every kind offers."""
 
 from __future__ import annotations
 
@@ -19,8 +20,8 @@ from danlu.tokenizing.tokenizer import Tokenizer
 
 Kind = Literal["characters", "bytes", "words", "bpe", "file"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
-USUAL_SIZE = {"words": 32_768, "bpe": 8192}  # codes where nothing is said
-USUAL_COUNT = {"words": 2, "bpe": 2}  # how often a word, or pair, must be seen
+DEFAULT_SIZE = {"words": 32_768, "bpe": 8192}  # number of codes
+DEFAULT_MIN_COUNT = {"words": 2, "bpe": 2}  # how often a word, or pair, must occur
 
 
 def fit(
@@ -31,16 +32,25 @@ def fit(
     min_count: int | None = None,
     path: str | None = None,
 ) -> Tokenizer:
-    """The tokenizer of a kind, learnt from the rows of a text column.
+    """A tokenizer of a kind, trained on the rows of a text column.
 
-    size        codes at most, danlu's five among them (None: 32,768 words, 8,192 byte pairs, every character)
-    lower       text is put into lower case first (not for a file, which says so itself)
-    min_count   how often a character, word or pair must be seen (None: words and pairs twice)
-    path        the tokenizer.json of kind file, or the folder of an artifact (or run) whose tokenizer is taken
-    Raises MissingExtra where bpe or file find no library tokenizers, DataError where the file is
-    none."""
-    size = USUAL_SIZE.get(kind) if size is None else size
-    least = USUAL_COUNT.get(kind, 1) if min_count is None else min_count
+    size        the largest number of codes, danlu's five special tokens included (None: 32,768 for
+                words, 8,192 for byte pairs, no limit for characters)
+    lower       whether text is lower-cased first (not for "file", whose tokenizer.json says so)
+    min_count   how often a character, word or pair must occur (None: words and pairs twice)
+    path        for "file": a tokenizer.json, or the folder of an artifact (or run) whose tokenizer
+                is used
+    Raises MissingExtra where "bpe" or "file" do not find the library tokenizers, DataError or
+    ArtifactError where `path` holds no usable tokenizer.
+
+    >>> from danlu.tokenizing.tokenizer import as_column
+    >>> tokenizer = fit("characters", as_column(["abba"]))
+    >>> codes, offsets = tokenizer.encode(["ab", "c"])
+    >>> codes.tolist(), offsets.tolist(), tokenizer.decode(codes[:2])
+    ([5, 6, 1], [0, 2, 3], 'ab')
+    """
+    size = DEFAULT_SIZE.get(kind) if size is None else size
+    least = DEFAULT_MIN_COUNT.get(kind, 1) if min_count is None else min_count
     if kind == "characters":
         from danlu.tokenizing.characters import Characters
 
@@ -62,7 +72,7 @@ def fit(
 
 
 def _of_file(path: str | None) -> Tokenizer:
-    """The tokenizer of a tokenizer.json, or of an artifact."""
+    """The tokenizer of a tokenizer.json file, or of an artifact's folder."""
     from danlu.tokenizing.from_artifact import input_tokenizer_state, is_artifact
     from danlu.tokenizing.tokenizer_file import FileTokenizer
 
@@ -84,7 +94,12 @@ def _of_file(path: str | None) -> Tokenizer:
 
 
 def restore(state: Mapping[str, Any]) -> Tokenizer:
-    """The tokenizer whose `state` this is. ValueError (or KeyError, TypeError) where it is none."""
+    """The tokenizer that returned this `state`. ValueError, KeyError or TypeError for anything
+    else.
+
+    >>> restore({"kind": "bytes", "lower": False}).decode([77, 110])
+    'Hi'
+    """
     kind = state["kind"]
     if kind == "characters":
         from danlu.tokenizing.characters import Characters

@@ -1,9 +1,9 @@
-"""Byte-level byte pair encoding: codes for pieces of text that are common in the training text; lossless on any text.
+"""Byte-level byte pair encoding (BPE): codes for frequent pieces of text; lossless on any text.
 
-Text is first divided so that no piece joins what does not belong together: runs of letters of one
-script with the space before them, single digits, runs of punctuation, line ends. Han characters are
-runs of their own. Within such a part the commonest pair of neighbours becomes a piece of its own,
-again and again, until there are as many codes as asked.
+Text is first divided into parts that no piece may cross: runs of letters of one script with the
+space before them, single digits, runs of punctuation, line ends. Han characters form runs of their
+own. Then the most frequent pair of neighbouring pieces within a part becomes a new piece, again and
+again, until there are as many codes as wanted.
 Source: Sennrich, Haddow and Birch, 2016, arXiv:1508.07909; over bytes: Radford et al., 2019
 (GPT-2)."""
 
@@ -25,25 +25,25 @@ from danlu.tokenizing.tokenizer import Tokenizer
 if TYPE_CHECKING:
     import tokenizers
 
-LEAST = FIRST_TOKEN + 256  # codes that single bytes take
+LEAST = FIRST_TOKEN + 256  # codes of the special tokens and single bytes
 MOST = 1 << 20  # codes
-MOST_TRAINING = 64 << 20  # bytes of text that merges are learnt from; of more, evenly spaced blocks
+MOST_TRAINING = (
+    64 << 20
+)  # bytes of text that merges are learnt from; of more text evenly spaced blocks
 _FEW = 1 << 14  # bytes of text below which the library alone is fast enough
-_TOGETHER = 1 << 20  # bytes of text given to the library at a time
-_PIECE = (
-    1 << 12
-)  # characters after which a long row is cut, at the next place where a part surely begins
+_TOGETHER = 1 << 20  # bytes of text passed to the library at a time
+_PIECE = 1 << 12  # characters after which a long row is cut, at the next sure beginning of a part
 # A line end before anything but space, a single space between two words, and Chinese punctuation
 # before a letter always end a part.
 _BORDER = re.compile(r"(?<=\n)(?=\S)|(?<=\S)(?= \S)|(?<=[。！？；，、：”])(?=[^\W_])")
 
 
 class BytePairs(Tokenizer):
-    """`merges` holds the pairs in the order they are joined, each two pieces with a space between,
-    bytes written as GPT-2 writes them.
+    """A byte-level BPE tokenizer.
 
-    Codes: danlu's own, then the 256 bytes (in the order of the characters they are written as),
-    then what the merges make."""
+    `merges` holds the pairs in the order in which they are merged: two pieces with a space between,
+    bytes written as GPT-2 writes them. Codes: danlu's special tokens, then the 256 bytes (in the
+    order of the characters they are written as), then one per merge."""
 
     kind = "bpe"
 
@@ -62,13 +62,16 @@ class BytePairs(Tokenizer):
 
     @classmethod
     def fit(cls, column: Column, size: int, lower: bool = False, min_count: int = 2) -> BytePairs:
-        """At most `size` codes; pairs seen fewer than `min_count` times are not joined. The same
-        text gives the same codes."""
+        """Learns merges from a text column: at most `size` codes; pairs that occur fewer than
+        `min_count` times are not merged. The same text gives the same codes."""
         tokenizers = _tokenizers()
         trainer = tokenizers.trainers.BpeTrainer(
-            vocab_size=max(size, LEAST), min_frequency=min_count, special_tokens=list(SPECIAL_TOKENS), show_progress=False,
+            vocab_size=max(size, LEAST),
+            min_frequency=min_count,
+            special_tokens=list(SPECIAL_TOKENS),
+            show_progress=False,
             initial_alphabet=sorted(byte_letters()),
-        )  # fmt: skip
+        )
         learner = _with_parts(tokenizers.Tokenizer(tokenizers.models.BPE()))
         learner.train_from_iterator(_some_text(cls((), lower), column), trainer)
         merges = _merges_of(learner)
@@ -76,7 +79,7 @@ class BytePairs(Tokenizer):
 
     @classmethod
     def restore(cls, state: Mapping[str, Any]) -> BytePairs:
-        """The tokenizer whose `state` this is. ValueError where it is none."""
+        """The tokenizer that returned this `state`. ValueError for anything else."""
         merges = state["merges"]
         if (
             not isinstance(merges, list)
@@ -92,7 +95,8 @@ class BytePairs(Tokenizer):
     @property
     def byte_lengths(self) -> np.ndarray:
         return np.array(
-            [0] * FIRST_TOKEN + [len(piece) for piece in self._bytes_of[FIRST_TOKEN:]], dtype=np.int64
+            [0] * FIRST_TOKEN + [len(piece) for piece in self._bytes_of[FIRST_TOKEN:]],
+            dtype=np.int64,
         )
 
     def decode(self, codes: Sequence[int] | np.ndarray) -> str:
@@ -102,8 +106,8 @@ class BytePairs(Tokenizer):
         return b"".join(map(self._bytes_of.__getitem__, np.asarray(codes, dtype=np.int64).tolist()))
 
     def tokenizer_json(self) -> str:
-        """The tokenizer as a tokenizer.json with the same codes, danlu's own as special tokens; for
-        other libraries."""
+        """The tokenizer as the text of a tokenizer.json with the same codes, for other
+        libraries."""
         tokenizers = _tokenizers()
         tokenizer = bpe_library(self.pieces, self.merges)
         if self.lower:
@@ -127,7 +131,7 @@ class BytePairs(Tokenizer):
         )
 
     def _by_library(self, text: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """All of it by the library: the regular expression and the merges."""
+        """Encodes with the library: the regular expression and the merges."""
         data = text.tobytes()
         counts = np.zeros(len(offsets) - 1, dtype=np.int64)
         codes: list[np.ndarray] = []
@@ -152,7 +156,7 @@ class BytePairs(Tokenizer):
     def _by_parts(
         self, text: np.ndarray, kind: np.ndarray, ends: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """The same with parts found by array operations, and each distinct part joined once."""
+        """Encodes with parts found by array operations, each distinct part merged only once."""
         starts = pretoken_starts(text, kind, ends)
         begins = np.flatnonzero((text & 0xC0) != 0x80)[starts]
         bounds = np.append(begins, len(text)).astype(np.int64)
@@ -172,8 +176,11 @@ class BytePairs(Tokenizer):
 
 
 def byte_letters() -> list[str]:
-    """The character that each of the 256 bytes is written as, so that every piece is printable (the
-    table of GPT-2)."""
+    """The printable character that each of the 256 bytes is written as (the table of GPT-2).
+
+    >>> byte_letters()[ord("A")], byte_letters()[ord(" ")]
+    ('A', 'Ġ')
+    """
     printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
     others = itertools.count(0x100)
     return [chr(value if value in printable else next(others)) for value in range(256)]
@@ -182,9 +189,10 @@ def byte_letters() -> list[str]:
 def bpe_library(
     pieces: Sequence[str], merges: Sequence[str], divides: bool = True
 ) -> tokenizers.Tokenizer:
-    """The library's tokenizer of these pieces; without `divides` of text that is one part already.
+    """A tokenizer of the library tokenizers with these pieces and merges.
 
-    It knows danlu's own codes as names only: no text can spell them.
+    `divides`: whether it divides text into parts first; without it, each text must be one part. The
+    special tokens are names of codes only: no text is encoded as one of them.
     """
     tokenizers = _tokenizers()
     vocabulary = {name: code for code, name in enumerate((*SPECIAL_TOKENS, *pieces))}
@@ -216,7 +224,7 @@ def _with_parts(tokenizer: tokenizers.Tokenizer, divides: bool = True) -> tokeni
 def _codes(
     tokenizer: tokenizers.Tokenizer, texts: Sequence[str], dtype: np.dtype[Any]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(the codes of all texts one after the other, the number of codes of each)."""
+    """(the codes of all texts one after the other, the number of codes of each text)."""
     lists = [codes.ids for codes in tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
     sizes = np.array([len(codes) for codes in lists], dtype=np.int64)
     return np.fromiter(
@@ -227,8 +235,8 @@ def _codes(
 def _together(
     one: tuple[np.ndarray, np.ndarray], other: tuple[np.ndarray, np.ndarray], ones: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The codes of `one` and `other` (each with its number of codes a row, 0 in the rows of the
-    other), in the order of the rows."""
+    """The codes of `one` and `other` in the order of the rows. Each is (codes, number of codes per
+    row), 0 in the rows of the other; `ones` says which rows are of `one`."""
     counts = one[1] + other[1]
     whose = np.repeat(ones, counts)
     result = np.empty(len(whose), dtype=one[0].dtype)
@@ -237,8 +245,8 @@ def _together(
 
 
 def _pieces(merges: Sequence[str]) -> list[str]:
-    """The 256 bytes, then what each merge makes of two pieces that are there. ValueError where a
-    merge joins what is not."""
+    """The 256 bytes, then the piece that each merge creates. ValueError where a merge names a piece
+    that does not exist."""
     pieces = dict.fromkeys(sorted(byte_letters()))
     for merge in merges:
         left, space, right = merge.partition(" ")
@@ -259,8 +267,8 @@ def _merges_of(learner: tokenizers.Tokenizer) -> list[str]:
 
 
 def _some_text(tokenizer: Tokenizer, column: Column) -> Iterator[str]:
-    """Text to learn from, in pieces; all of it, or evenly spaced blocks of MOST_TRAINING bytes
-    together."""
+    """The training text in pieces: all of it, or evenly spaced blocks of about MOST_TRAINING bytes
+    in total."""
     total = 0 if column.offsets is None else int(column.offsets[-1] - column.offsets[0])
     every = max(1, -(-total // MOST_TRAINING))
     for number, (_, text, offsets, _) in enumerate(tokenizer.texts(column)):
@@ -271,8 +279,8 @@ def _some_text(tokenizer: Tokenizer, column: Column) -> Iterator[str]:
 
 
 def _short(text: str) -> list[str]:
-    """A text in pieces of about _PIECE characters, cut where a part ends, so that its codes stay
-    the same."""
+    """A text in pieces of about _PIECE characters, cut where a part ends, which does not change its
+    codes."""
     if len(text) <= _PIECE:
         return [text] if text else []
     pieces, start = [], 0

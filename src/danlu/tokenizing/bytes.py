@@ -1,4 +1,4 @@
-"""Bytes: one code for each of the 256 values of a byte of UTF-8; nothing is unknown and nothing is learnt."""
+"""Bytes: one code for each byte of UTF-8; nothing is learnt, and no text is unknown."""
 
 from __future__ import annotations
 
@@ -12,7 +12,12 @@ from danlu.tokenizing.tokenizer import Tokenizer
 
 
 class Bytes(Tokenizer):
-    """The code of a byte is its value plus FIRST_TOKEN."""
+    """A tokenizer of bytes: the code of a byte is its value plus FIRST_TOKEN.
+
+    >>> codes, _ = Bytes().encode(["Hi"])
+    >>> codes.tolist(), Bytes().decode(codes)
+    ([77, 110], 'Hi')
+    """
 
     kind = "bytes"
 
@@ -21,7 +26,7 @@ class Bytes(Tokenizer):
 
     @classmethod
     def restore(cls, state: Mapping[str, Any]) -> Bytes:
-        """The tokenizer whose `state` this is."""
+        """The tokenizer that returned this `state`."""
         return cls(bool(state["lower"]))
 
     def state(self) -> dict[str, Any]:

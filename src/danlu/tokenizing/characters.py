@@ -13,8 +13,12 @@ from danlu.tokenizing.tokenizer import Tokenizer
 
 
 class Characters(Tokenizer):
-    """`alphabet` holds the characters that have a code of their own, in the order of their codes;
-    every other is UNKNOWN."""
+    """A tokenizer of characters. `alphabet` holds those with a code of their own, in the order of
+    their codes; every other character becomes UNKNOWN.
+
+    >>> Characters("ab").encode(["abc"])[0].tolist()
+    [5, 6, 1]
+    """
 
     kind = "characters"
 
@@ -32,8 +36,8 @@ class Characters(Tokenizer):
     def fit(
         cls, column: Column, size: int | None = None, lower: bool = False, min_count: int = 1
     ) -> Characters:
-        """The characters seen at least `min_count` times; the commonest where that would be more
-        than `size` codes."""
+        """Takes the characters that occur at least `min_count` times in a text column; the most
+        frequent ones where that would be more than `size` codes."""
         counts = np.zeros(unicode_classes.CODE_POINTS, dtype=np.int64)
         for _, text, _, _ in cls("", lower).texts(column):
             block_counts = np.bincount(unicode_classes.code_points(text))
@@ -47,7 +51,7 @@ class Characters(Tokenizer):
 
     @classmethod
     def restore(cls, state: Mapping[str, Any]) -> Characters:
-        """The tokenizer whose `state` this is. ValueError where it is none."""
+        """The tokenizer that returned this `state`. ValueError for anything else."""
         alphabet = state["alphabet"]
         if not isinstance(alphabet, str) or len(set(alphabet)) < len(alphabet):
             raise ValueError("the alphabet of its characters is none")
@@ -59,7 +63,7 @@ class Characters(Tokenizer):
 
     @property
     def byte_lengths(self) -> np.ndarray:
-        """Bytes of UTF-8; 0 for UNKNOWN, whose bytes are lost."""
+        """Bytes of UTF-8 of each code; 0 for UNKNOWN, whose text is lost."""
         letters = np.array([ord(letter) for letter in self.alphabet], dtype=np.int64)
         return np.concatenate(
             [np.zeros(FIRST_TOKEN, dtype=np.int64), unicode_classes.widths(letters)]

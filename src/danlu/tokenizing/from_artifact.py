@@ -1,4 +1,4 @@
-"""The tokenizer of an artifact: what a model is to go on from must read text as it did."""
+"""The tokenizer of an artifact, for a model that continues from its weights and must read alike."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from danlu.system.atomic_files import read_checked_json
 
 
 def input_tokenizer_state(path: str) -> dict[str, Any] | None:
-    """The state of the one tokenizer in the artifact (or run) at `path`; None where it reads no
-    text, or several.
+    """The state of the tokenizer with which the artifact (or run) at `path` reads text; None where
+    it reads no text column, or several.
 
     Raises ArtifactError where there is no artifact, or a damaged one.
     """
@@ -30,8 +30,11 @@ def input_tokenizer_state(path: str) -> dict[str, Any] | None:
 
 
 def output_tokenizer_state(path: str) -> dict[str, Any] | None:
-    """The state of the tokenizer that the task of an artifact (or run) writes in; None where it
-    writes no text."""
+    """The state of the tokenizer with which the artifact (or run) at `path` generates text; None
+    where it generates none.
+
+    Raises ArtifactError where there is no artifact, or a damaged one.
+    """
     manifest, where = _manifest(path)
     try:
         state = manifest["task"].get("tokenizer")
@@ -41,11 +44,14 @@ def output_tokenizer_state(path: str) -> dict[str, Any] | None:
 
 
 def _manifest(path: str) -> tuple[dict[str, Any], str]:
-    """(what artifact.json holds, where it lies)."""
+    """(the content of artifact.json, its path)."""
     path_of_manifest = next(
         (
             candidate
-            for candidate in (Path(path) / "artifact.json", Path(path) / "artifact" / "artifact.json")
+            for candidate in (
+                Path(path) / "artifact.json",
+                Path(path) / "artifact" / "artifact.json",
+            )
             if candidate.is_file()
         ),
         None,
@@ -59,9 +65,15 @@ def _manifest(path: str) -> tuple[dict[str, Any], str]:
     try:
         return read_checked_json(path_of_manifest), str(path_of_manifest)
     except (OSError, ValueError) as error:
-        raise ArtifactError(f"this artifact is damaged: {error}.", where=str(path_of_manifest)) from None
+        raise ArtifactError(
+            f"this artifact is damaged: {error}.", where=str(path_of_manifest)
+        ) from None
 
 
 def is_artifact(path: str) -> bool:
-    """Whether a path means an artifact or a run, and no file of a tokenizer."""
+    """Whether a path is the folder of an artifact or run rather than a tokenizer.json.
+
+    >>> is_artifact("tokenizer.json")
+    False
+    """
     return Path(path).is_dir()

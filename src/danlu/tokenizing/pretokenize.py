@@ -1,8 +1,9 @@
-"""Where byte pairs may not join: a text divided into the parts that PARTS finds, a whole block at a time.
+"""Pre-tokenization: a text divided into the parts that no byte pair may cross, a block at a time.
 
-The regular expression is the definition. `divide` finds the same parts with array operations, many
-times faster, for text of characters whose class it is sure of; `sure` tells which rows that holds
-for (nearly all text: Latin, Greek, Cyrillic, Chinese, Japanese, Korean, punctuation, emoji)."""
+The regular expression PRETOKEN_PATTERN is the definition. `pretoken_starts` finds the same parts
+with array operations, many times faster, for rows whose characters all have a class known here;
+`classify` tells which rows those are (nearly all text: Latin, Greek, Cyrillic, Chinese, Japanese,
+Korean, punctuation, emoji)."""
 
 from __future__ import annotations
 
@@ -12,12 +13,15 @@ import numpy as np
 
 from danlu.tokenizing import unicode_classes
 
-PRETOKEN_PATTERN = r" ?[\p{L}\p{M}&&[^\p{Han}]]+| ?\p{Han}+| ?\p{N}| ?[^\s\p{L}\p{M}\p{N}]+|\s*[\r\n]+|\s+(?!\S)|\s+"
+PRETOKEN_PATTERN = (
+    r" ?[\p{L}\p{M}&&[^\p{Han}]]+| ?\p{Han}+| ?\p{N}| "
+    r"?[^\s\p{L}\p{M}\p{N}]+|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
 _CLASSES = (r"[\p{L}\p{M}&&[^\p{Han}]]+", r"\p{Han}+", r"\p{N}+", r"\s+", r"[\r\n]+")
 _UNSURE, _LETTER, _HAN, _DIGIT, _SPACE, _END, _OTHER = 0, 1, 2, 3, 4, 5, 6
-# First and one past the last code point. The library is asked for the classes of the first; those
-# of the second no version of Unicode changes (Han and Hangul as first encoded, symbols that are
-# neither letters nor digits).
+# Ranges of code points: first, and one past the last. The library's regular expressions give the
+# classes in _ASKED. No version of Unicode changes those in _FIXED (Han and Hangul as first encoded,
+# symbols that are neither letters nor digits).
 _ASKED = (
     (0, 0x530),
     (0x2000, 0x2070),
@@ -38,7 +42,7 @@ _FIXED = (
 
 @functools.cache
 def _class_of() -> np.ndarray:
-    """The class of each code point below 0x20000, int8; the last stands for all beyond."""
+    """The class of each code point below 0x20000, int8; the last entry is for all others."""
     from tokenizers import Regex, pre_tokenizers
 
     table = np.zeros(0x20001, dtype=np.int8)
@@ -61,8 +65,14 @@ def _class_of() -> np.ndarray:
 
 
 def classify(text: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(which rows of UTF-8 bytes `divide` can be asked for, bool; the class of each character; the
-    first character of each row, and the end)."""
+    """Of rows of UTF-8 bytes: (bool (rows,), whether `pretoken_starts` handles the row; the class
+    of each character, int8; the first character of each row, and the total, (rows + 1,)).
+
+    >>> text = np.frombuffer("a 1".encode(), np.uint8)
+    >>> handled, kind, ends = classify(text, np.array([0, 3]))
+    >>> handled.tolist(), kind.tolist(), ends.tolist()
+    ([True], [1, 4, 3], [0, 3])
+    """
     codes = unicode_classes.code_points(text)
     kind = _class_of().take(codes, mode="clip")
     ends = np.concatenate([[0], np.cumsum((text & 0xC0) != 0x80)])[offsets]
@@ -71,12 +81,18 @@ def classify(text: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 
 def pretoken_starts(text: np.ndarray, kind: np.ndarray, ends: np.ndarray) -> np.ndarray:
-    """Which characters begin a part, bool (characters,), of the bytes `text`, the classes of its
-    characters and where rows begin.
+    """Which characters begin a part, bool (characters,). `text` are UTF-8 bytes; `kind` and `ends`
+    are what `classify` returns.
 
-    A run of one class is a part, a digit alone. Of spaces between two of them: up to the last line
-    end is one part, the rest but the last another, and the last joins what follows where it is a
-    plain space, else it is a part."""
+    A run of characters of one class is a part; a digit is a part of its own. Of a run of white
+    space, what reaches to its last line end is one part, and the rest but for its last character
+    another; the last character joins the next part where it is a plain space, else it is a part of
+    its own.
+
+    >>> text = np.frombuffer("a  b12".encode(), np.uint8)
+    >>> pretoken_starts(text, *classify(text, np.array([0, 6]))[1:]).astype(int).tolist()
+    [1, 1, 1, 0, 1, 1]
+    """
     count = len(kind)
     if not count:
         return np.zeros(0, dtype=bool)

@@ -1,4 +1,4 @@
-"""What every tokenizer offers, and what all have in common: text taken block by block, in lower case where asked."""
+"""The base class of all tokenizers: text encoded block by block, lower-cased where wanted."""
 
 from __future__ import annotations
 
@@ -16,8 +16,12 @@ Texts = Column | Sequence[str | bytes]
 
 
 class Block(NamedTuple):
-    """The codes of rows `first` on: all of them one after the other, the number in each row, and
-    whether the last of the rows ends here."""
+    """The codes of some rows.
+
+    first    the first row
+    codes    (T,), the codes of these rows one after the other
+    counts   int64 (rows,), the number of codes of each row in this block
+    done     whether the last row ends here (a long row comes in several blocks)"""
 
     first: int
     codes: np.ndarray
@@ -31,14 +35,15 @@ class Block(NamedTuple):
 
 
 class Tokenizer(ABC):
-    """Text to codes and back. Codes below danlu.terms.FIRST_TOKEN are danlu's own in every kind; no
-    text can produce PADDING, BEGINNING, END or MASK, whatever it spells.
+    """Text to codes and back. Codes below danlu.terms.FIRST_TOKEN are danlu's special tokens in
+    every kind; no text is encoded as PADDING, BEGINNING, END or MASK, whatever it spells.
 
-    kind           which of danlu.tokenizing.KINDS
+    kind           one of danlu.tokenizing.KINDS
     size           how many codes there are; codes are 0 to size - 1
-    lower          whether text is put into lower case first
-    byte_lengths   int64 (size,), bytes of text that each code stands for (0 for danlu's own), for bits per byte; None where a code has no
-                   text of its own (words lose the spaces between them)
+    lower          whether text is lower-cased first
+    byte_lengths   int64 (size,), bytes of text that each code stands for (0 for special tokens),
+                   from which bits per byte are computed; None where codes do not keep all text
+                   (words lose the spaces between them)
     """
 
     kind: str
@@ -50,16 +55,16 @@ class Tokenizer(ABC):
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """The type that codes are kept in: uint16 where it holds them all, else uint32."""
+        """The type of codes: uint16 where all of them fit, else uint32."""
         return np.dtype(np.uint16 if self.size <= 1 << 16 else np.uint32)
 
     def encode(self, texts: Texts) -> tuple[np.ndarray, np.ndarray]:
-        """(codes (T,) of `dtype`, offsets int64 (N + 1,)): text i is
+        """(codes (T,) of `dtype`, offsets int64 (N + 1,)): the codes of text i are
         codes[offsets[i]:offsets[i+1]].
 
-        `texts` is a text column or a list of strings (or UTF-8 bytes). Codes of more than
-        danlu.reading.growing_array.LIMIT bytes lie in a temporary file, memory-mapped. A missing row has no
-        code."""
+        `texts` is a text column or a list of strings (or UTF-8 bytes). A missing row has no codes.
+        Codes of more than danlu.reading.growing_array.LIMIT bytes are stored in a memory-mapped
+        temporary file."""
         column = as_column(texts, mend=self.lower or self.kind != "bytes")
         lengths = np.zeros(len(column), dtype=np.int64)
         codes = GrowingArray(self.dtype)
@@ -69,15 +74,16 @@ class Tokenizer(ABC):
         return codes.finish(), np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
 
     def stream(self, column: Column) -> Iterator[Block]:
-        """`encode` block by block. A row longer than a block comes in several, cut where no code is
-        changed by it."""
+        """Encodes a text column block by block. A row longer than a block comes in several blocks,
+        cut where that changes no code."""
         for first, text, offsets, done in self.texts(column):
             codes, counts = self._encode(text, offsets)
             yield Block(first, codes.astype(self.dtype, copy=False), counts, done)
 
     def texts(self, column: Column) -> Iterator[tuple[int, np.ndarray, np.ndarray, bool]]:
-        """The text of a column as the tokenizer sees it, block by block: (first row, uint8 bytes,
-        int64 offsets of rows in them, whether the last of them ends here)."""
+        """The text of a column as the tokenizer encodes it (lower-cased where wanted), block by
+        block: (first row, uint8 bytes, int64 offsets of the rows in them, whether the last row ends
+        in this block)."""
         for first, text, offsets, done in self._blocks(column):
             if self.lower:
                 text, offsets = in_lower_case(text, offsets)
@@ -85,12 +91,12 @@ class Tokenizer(ABC):
 
     @abstractmethod
     def decode(self, codes: Sequence[int] | np.ndarray) -> str:
-        """The text of codes; danlu's own are left out, but for UNKNOWN, which reads as U+FFFD. Half
-        a character reads as U+FFFD too."""
+        """The text of codes (T,). Special tokens are left out, except UNKNOWN, which becomes
+        U+FFFD; an incomplete character becomes U+FFFD too."""
 
     @abstractmethod
     def decode_bytes(self, codes: Sequence[int] | np.ndarray) -> bytes:
-        """The bytes of codes: of half a character, half its bytes."""
+        """The UTF-8 bytes of codes (T,); of an incomplete character those bytes that are there."""
 
     @property
     @abstractmethod
@@ -99,20 +105,21 @@ class Tokenizer(ABC):
 
     @abstractmethod
     def state(self) -> dict[str, Any]:
-        """JSON values that danlu.tokenizing.restore makes an equal tokenizer of."""
+        """The tokenizer as JSON values; danlu.tokenizing.restore builds an equal one from them."""
 
     @abstractmethod
     def _encode(self, text: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(codes, number of codes in each row) of rows of UTF-8 bytes."""
+        """(codes, number of codes in each row) of rows of UTF-8 bytes; row i is
+        text[offsets[i]:offsets[i+1]]."""
 
     @abstractmethod
     def _cut(self, text: bytes) -> int:
-        """A place in `text`, near its end, where cutting it changes no code; 0 where there is none.
-        Its last character may be cut off."""
+        """A position in `text`, near its end, at which cutting changes no code; 0 where there is
+        none. The last character of `text` may be incomplete."""
 
     def _blocks(self, column: Column) -> Iterator[tuple[int, np.ndarray, np.ndarray, bool]]:
-        """(first row, bytes, offsets, True) of rows together at most `block` bytes long; of a
-        longer row piece by piece."""
+        """(first row, bytes, offsets, True) of rows that together have at most `block` bytes; a
+        longer row comes piece by piece, with True at its last piece."""
         assert column.offsets is not None
         ends = column.offsets
         start, rows = 0, len(column)
@@ -152,8 +159,13 @@ class Tokenizer(ABC):
 
 
 def as_column(texts: Texts, mend: bool = True) -> Column:
-    """A list of strings or bytes as a text column. Half a surrogate pair becomes a question mark
-    and, to `mend` bytes, what is no UTF-8 becomes U+FFFD."""
+    """A list of strings or bytes as a text column. Half a surrogate pair becomes a question mark;
+    with `mend`, bytes that are not UTF-8 become U+FFFD.
+
+    >>> column = as_column(["ab", b"c"])
+    >>> column.text(0), column.text(1), column.offsets.tolist()
+    ('ab', 'c', [0, 2, 3])
+    """
     if isinstance(texts, Column):
         return texts
     if isinstance(texts, str | bytes):
@@ -169,7 +181,11 @@ def as_column(texts: Texts, mend: bool = True) -> Column:
 
 
 def in_lower_case(text: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(bytes, offsets) of the same rows in small letters, character for character."""
+    """(UTF-8 bytes, offsets) of the same rows in lower case, character for character.
+
+    >>> in_lower_case(np.frombuffer(b"AbC", np.uint8), np.array([0, 3]))[0].tobytes()
+    b'abc'
+    """
     codes = unicode_classes.code_points(text)
     lower, _ = unicode_classes.lower_and_class(codes)
     if len(codes) == len(text) and (not len(lower) or lower.max() < 0x80):
@@ -182,7 +198,7 @@ def in_lower_case(text: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, np
 def _without(
     text: np.ndarray, offsets: np.ndarray, lost: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The same rows, those `lost` of no length."""
+    """The same rows; those `lost` (bool (rows,)) become empty."""
     lengths = np.diff(offsets)
     kept = np.repeat(~lost, lengths)
     return text[kept], np.concatenate([[0], np.cumsum(np.where(lost, 0, lengths))]).astype(np.int64)

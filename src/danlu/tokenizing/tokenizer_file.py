@@ -1,10 +1,10 @@
-"""A tokenizer that is given as a tokenizer.json of the tokenizers library, its codes set beside danlu's own.
+"""A tokenizer from a tokenizer.json of the library tokenizers, with danlu's special tokens.
 
-Special tokens of the file that play the part of one of danlu's (<pad>, [UNK], <s>, [CLS], </s>,
-[SEP], <|endoftext|>, [MASK], ...) get danlu's code for it; all others follow from FIRST_TOKEN on,
-in the order of the file. `file_codes` and `codes` tell which is which. The text of a special token
-is ordinary text here, and what the file would add around a text, pad or cut is left to danlu's own
-options."""
+Special tokens of the file that mean the same as one of danlu's (<pad>, [UNK], <s>, [CLS], </s>,
+[SEP], <|endoftext|>, [MASK], ...) get danlu's code for it; all other tokens follow from FIRST_TOKEN
+on, in the order of the file. `file_codes` and `codes` map one to the other. The spelling of a
+special token inside a text is ordinary text here. What the file says about tokens around a text,
+padding and truncation is ignored: danlu has its own options for that."""
 
 from __future__ import annotations
 
@@ -32,10 +32,11 @@ _PARTS = (  # names that play a part, the likeliest first
 
 
 class FileTokenizer(Tokenizer):
-    """`text` is the tokenizer.json.
+    """A tokenizer of the library tokenizers. `text` is the content of a tokenizer.json.
 
-    file_codes   int64 (size,): the file's own code of each of danlu's, -1 where the file has none
-    codes        int64 (largest code of the file + 1,): danlu's code of each of the file's, -1 where there is none
+    file_codes   int64 (size,): the file's code for each of danlu's codes, -1 where there is none
+    codes        int64 (largest code of the file + 1,): danlu's code for each code of the file, -1
+                 where there is none
     """
 
     kind = "file"
@@ -72,7 +73,7 @@ class FileTokenizer(Tokenizer):
 
     @classmethod
     def read(cls, path: str) -> FileTokenizer:
-        """The tokenizer in a file. DataError where it is too large or none."""
+        """The tokenizer in a file. DataError where it is too large or no tokenizer."""
         from danlu.reading import files
 
         where = Path(path)
@@ -95,7 +96,7 @@ class FileTokenizer(Tokenizer):
 
     @classmethod
     def restore(cls, state: Mapping[str, Any]) -> FileTokenizer:
-        """The tokenizer whose `state` this is. ValueError where it is none."""
+        """The tokenizer that returned this `state`. ValueError for anything else."""
         text = state["text"]
         if not isinstance(text, str) or len(text) > LARGEST:
             raise ValueError("the tokenizer is no text")
@@ -109,14 +110,17 @@ class FileTokenizer(Tokenizer):
         if self._bytes_of is None:
             return None
         return np.array(
-            [0] * FIRST_TOKEN + [len(piece) for piece in self._bytes_of[FIRST_TOKEN:]], dtype=np.int64
+            [0] * FIRST_TOKEN + [len(piece) for piece in self._bytes_of[FIRST_TOKEN:]],
+            dtype=np.int64,
         )
 
     def decode(self, codes: Sequence[int] | np.ndarray) -> str:
         if self._bytes_of is not None:
             return self.decode_bytes(codes).decode("utf-8", "replace")
         codes_in_file = self.file_codes[np.asarray(codes, dtype=np.int64)]
-        return self._library.decode(codes_in_file[codes_in_file >= 0].tolist(), skip_special_tokens=True)
+        return self._library.decode(
+            codes_in_file[codes_in_file >= 0].tolist(), skip_special_tokens=True
+        )
 
     def decode_bytes(self, codes: Sequence[int] | np.ndarray) -> bytes:
         if self._bytes_of is None:
@@ -137,7 +141,7 @@ class FileTokenizer(Tokenizer):
         ), counts
 
     def _cut(self, text: bytes) -> int:
-        return 0  # nothing is known of where its pieces end: a row stays whole
+        return 0  # where its pieces end is not known, so a row is never cut
 
 
 def _parsed(text: str) -> Any:
@@ -164,8 +168,8 @@ def _parsed(text: str) -> Any:
 def _bytes_of(
     content: Mapping[str, Any], names: Mapping[int, str], added: set[int], file_codes: np.ndarray
 ) -> list[bytes] | None:
-    """The bytes that each of danlu's codes stands for; None where the file's pieces are not written
-    byte by byte."""
+    """The bytes that each of danlu's codes stands for; None where the tokenizer is not
+    byte-level."""
     if "ByteLevel" not in _types(content.get("decoder")):
         return None
     byte_of = {letter: value for value, letter in enumerate(byte_letters())}
@@ -173,12 +177,16 @@ def _bytes_of(
     for code in file_codes[FIRST_TOKEN:].tolist():
         name = names[code]
         plain = code in added or not all(letter in byte_of for letter in name)
-        bytes_of.append(name.encode("utf-8") if plain else bytes(byte_of[letter] for letter in name))
+        bytes_of.append(
+            name.encode("utf-8") if plain else bytes(byte_of[letter] for letter in name)
+        )
     return bytes_of
 
 
 def _types(part: Any) -> set[str]:
-    """The types of a decoder and of those it is a sequence of."""
+    """The types of a decoder and, for a sequence of decoders, of each of them."""
     if not isinstance(part, Mapping):
         return set()
-    return {str(part.get("type"))}.union(*(_types(part_of) for part_of in part.get("decoders") or ()))
+    return {str(part.get("type"))}.union(
+        *(_types(part_of) for part_of in part.get("decoders") or ())
+    )

@@ -1,8 +1,10 @@
-"""Characters seen as code points: what each is, and its small letter. Whole arrays.
+"""Arrays of Unicode code points: the class of each, its lower case, UTF-8 and back.
 
-A letter belongs to a word; in scripts that put no spaces between words (Chinese, Japanese, Thai,
-...) each character is a word, and so is each emoji; the rest is punctuation, or a gap between
-words."""
+GAP     between words (white space, control characters)
+LETTER  part of a word
+ALONE   a word of its own: each character of scripts without spaces between words (Chinese,
+        Japanese, Thai, ...), each emoji
+MARK    punctuation and symbols"""
 
 from __future__ import annotations
 
@@ -27,25 +29,42 @@ UNSPACED = (  # first and last code point of scripts written without spaces
 
 
 def code_points(text: np.ndarray) -> np.ndarray:
-    """The code point of each character of UTF-8 bytes, uint32."""
+    """The code point of each character of UTF-8 bytes (uint8), uint32.
+
+    >>> code_points(np.frombuffer("aé".encode(), np.uint8)).tolist()
+    [97, 233]
+    """
     return np.frombuffer(text.tobytes().decode("utf-8").encode("utf-32-le"), dtype="<u4")
 
 
 def utf8(codes: np.ndarray) -> np.ndarray:
-    """The UTF-8 bytes of code points, uint8."""
+    """The UTF-8 bytes of code points, uint8.
+
+    >>> utf8(np.array([97, 233])).tobytes().decode()
+    'aé'
+    """
     return np.frombuffer(
         codes.astype("<u4").tobytes().decode("utf-32-le").encode("utf-8"), dtype=np.uint8
     )
 
 
 def widths(codes: np.ndarray) -> np.ndarray:
-    """How many bytes of UTF-8 each code point takes, int64."""
+    """How many bytes of UTF-8 each code point takes (1 to 4), int64.
+
+    >>> widths(np.array([0x61, 0xE9, 0x706B, 0x1F600])).tolist()
+    [1, 2, 3, 4]
+    """
     return 1 + (codes >= 0x80).astype(np.int64) + (codes >= 0x800) + (codes >= 0x10000)
 
 
 def lower_and_class(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(each code point in lower case, one for one; GAP, LETTER, ALONE or MARK of each) of code
-    points."""
+    """(the lower case of each code point, always one code point; its class: GAP, LETTER, ALONE or
+    MARK).
+
+    >>> lower, kind = lower_and_class(np.array([ord("A"), ord(" "), ord("火"), ord("!")]))
+    >>> chr(lower[0]), kind.tolist()
+    ('a', [1, 0, 2, 3])
+    """
     if not len(codes) or codes.max() < 0x80:
         lower, kind = _tables(0x80)
         return lower[codes], kind[codes]
@@ -64,7 +83,7 @@ def lower_and_class(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 @functools.cache
 def _tables(size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Lower case and kind of the first `size` code points."""
+    """Lower case and class of the first `size` code points."""
     letters = [chr(code) for code in range(size)]
     lower = np.array([ord(letter.lower()[0]) for letter in letters], dtype=np.int64)
     kinds = {"L": LETTER, "M": LETTER, "N": LETTER, "Z": GAP, "C": GAP}

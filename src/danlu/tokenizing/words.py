@@ -1,9 +1,9 @@
 """Words: one code for each word of the training text.
 
 A word is a run of letters, digits and their accents; an apostrophe between two of them belongs to
-it (don't). In scripts that put no spaces between words (Chinese, Japanese, Thai, ...) each
-character is a word. Each punctuation mark and each symbol is a word too. Spaces have no code, so
-text comes back with spaces where they usually stand."""
+the word (don't). In scripts without spaces between words (Chinese, Japanese, Thai, ...) each
+character is a word. Each punctuation mark and each symbol is a word too. Spaces have no code:
+decoding puts spaces where they usually are."""
 
 from __future__ import annotations
 
@@ -26,22 +26,30 @@ _LEANS_LEFT, _LEANS_RIGHT = (
 
 
 class Words(Tokenizer):
-    """`vocabulary` holds the words that have a code of their own, in the order of their codes;
-    every other is UNKNOWN."""
+    """A tokenizer of words. `vocabulary` holds those with a code of their own, in the order of
+    their codes; every other word becomes UNKNOWN.
+
+    >>> tokenizer = Words(["hello", ",", "world"])
+    >>> codes, _ = tokenizer.encode(["hello , you world"])
+    >>> codes.tolist(), tokenizer.decode(codes[:2])
+    ([5, 6, 1, 7], 'hello,')
+    """
 
     kind = "words"
 
     def __init__(self, vocabulary: Sequence[str], lower: bool = False) -> None:
         super().__init__(FIRST_TOKEN + len(vocabulary), lower)
         self.vocabulary = tuple(vocabulary)
-        self._code_of_word = {word: code for code, word in enumerate(self.vocabulary, start=FIRST_TOKEN)}
+        self._code_of_word = {
+            word: code for code, word in enumerate(self.vocabulary, start=FIRST_TOKEN)
+        }
 
     @classmethod
     def fit(
         cls, column: Column, size: int | None = None, lower: bool = False, min_count: int = 1
     ) -> Words:
-        """The words seen at least `min_count` times, the commonest first, so many that there are at
-        most `size` codes."""
+        """Takes the words that occur at least `min_count` times in a text column, the most frequent
+        first, until there are `size` codes."""
         counts: dict[str, int] = {}
         for _, text, offsets, _ in cls((), lower).texts(column):
             letters, bounds, _ = _split(text, offsets)
@@ -56,7 +64,7 @@ class Words(Tokenizer):
 
     @classmethod
     def restore(cls, state: Mapping[str, Any]) -> Words:
-        """The tokenizer whose `state` this is. ValueError where it is none."""
+        """The tokenizer that returned this `state`. ValueError for anything else."""
         words = state["vocabulary"]
         if not all(isinstance(word, str) and word for word in words) or len(set(words)) < len(
             words
@@ -101,7 +109,8 @@ class Words(Tokenizer):
         letters, bounds, counts = _split(text, offsets)
         distinct, codes = factorize(letters, bounds)
         code_of = np.array(
-            [*(self._code_of_word.get(word, UNKNOWN) for word in distinct), UNKNOWN], dtype=self.dtype
+            [*(self._code_of_word.get(word, UNKNOWN) for word in distinct), UNKNOWN],
+            dtype=self.dtype,
         )
         return code_of[codes], counts
 
@@ -119,13 +128,13 @@ class Words(Tokenizer):
 
 
 def _is_wide(letter: str) -> bool:
-    """Whether a mark is one of Chinese or Japanese writing, beside which no space stands."""
+    """Whether a character is Chinese or Japanese punctuation, which has no spaces around it."""
     return 0x3000 <= ord(letter) <= 0x303F or 0xFF00 <= ord(letter) <= 0xFFEF
 
 
 def _split(text: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(the bytes of all words one after the other, where each begins and the last ends, the number
-    of words in each row) of rows of UTF-8 bytes."""
+    """The words of rows of UTF-8 bytes: (the bytes of all words one after the other; int64 offsets,
+    one more than words, where each begins in them; the number of words in each row)."""
     codes = unicode_classes.code_points(text)
     width = unicode_classes.widths(codes)
     ends = np.concatenate([[0], np.cumsum((text & 0xC0) != 0x80)])[
@@ -149,7 +158,7 @@ def _split(text: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarra
 
 
 def _with_apostrophes(codes: np.ndarray, kind: np.ndarray, begins: np.ndarray) -> np.ndarray:
-    """The kinds, where an apostrophe between two letters of one row is a letter too."""
+    """`kind` with LETTER for every apostrophe between two letters of one row."""
     positions = np.flatnonzero((codes == _APOSTROPHES[0]) | (codes == _APOSTROPHES[1]))
     positions = positions[(positions > 0) & (positions < len(codes) - 1)]
     between = (

@@ -42,15 +42,15 @@ def flatten(answer: dict[str, Any]) -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in answer.items():
         if key == "probabilities" and isinstance(value, dict):  # of several targets: a dict each
-            for name, each in value.items():
+            for name, part in value.items():
                 inner = (
-                    {f"{name} {of}": p for of, p in each.items()}
-                    if isinstance(each, dict)
-                    else {name: each}
+                    {f"{name} {of}": p for of, p in part.items()}
+                    if isinstance(part, dict)
+                    else {name: part}
                 )
                 flat |= {f"probability of {of}": p for of, p in inner.items()}
         elif isinstance(value, dict):
-            flat |= {f"{key} {name}": each for name, each in flatten(value).items()}
+            flat |= {f"{key} {name}": part for name, part in flatten(value).items()}
         else:
             flat[key] = "|".join(map(str, value)) if isinstance(value, list) else value
     return flat

@@ -1,4 +1,4 @@
-"""The check of a whole recipe: from a tree to a Recipe with every default filled in, or every problem at once."""
+"""Check a whole recipe: make a Recipe with every default filled in, or name every problem at once."""
 
 from __future__ import annotations
 
@@ -21,11 +21,12 @@ from danlu.recipe.tree import Where
 def check_recipe(
     tree: dict[str, Any], where: Where, catalogue: Catalogue, path: str = ""
 ) -> Recipe:
-    """The Recipe of a tree, every default filled in. Raises RecipeError with all problems at
-    once."""
-    tree = {
-        key: value for key, value in tree.items() if value is not None and key != "resolved"
-    }  # what a lock file adds
+    """The Recipe of a tree, every default filled in.
+
+    `where` holds the "file:line" of each value, `path` the file that the recipe came from.
+    Raises RecipeError with all problems at once."""
+    # a lock file adds the key "resolved"
+    tree = {key: value for key, value in tree.items() if value is not None and key != "resolved"}
     checking = Resolver(tree, where, catalogue)
     for key in tree:
         if key not in KEYS:
@@ -71,7 +72,7 @@ def check_recipe(
 
 
 def _sound(checking: Resolver, tree: dict[str, Any]) -> bool:
-    """Whether the section tune can be read: a space that is a mapping."""
+    """Whether the section tune holds a space that is a mapping."""
     return (
         isinstance(tree["tune"], dict)
         and isinstance(tree["tune"].get("space"), dict)
@@ -80,7 +81,7 @@ def _sound(checking: Resolver, tree: dict[str, Any]) -> bool:
 
 
 def _name(checking: Resolver, path: str) -> str:
-    """The recipe's name: as given, or the file's."""
+    """The name of the recipe: its key name, else the name of its file."""
     name = checking.tree.get("name")
     if name is not None:
         if not isinstance(name, str) or not re.fullmatch(NAME, name) or not name.strip(". "):
@@ -96,8 +97,8 @@ def _name(checking: Resolver, path: str) -> str:
 
 
 def _parts(checking: Resolver) -> dict[str, Any]:
-    """The parts by key; what task, model and optimizer recommend, in that order, is added to the
-    defaults on the way."""
+    """The parts by key. What task, model and optimizer recommend, in this order, is added to the
+    defaults."""
     tree, catalogue, filled = checking.tree, checking.catalogue, checking.filled
     parts: dict[str, Any] = {}
     for key in ("task", "model", "optimizer", "loss", "schedule"):
@@ -122,28 +123,28 @@ _EITHER = {"train.epochs": "train.steps", "train.steps": "train.epochs"}
 
 
 def _recommend(filled: dict[str, Any], more: Mapping[str, Any]) -> None:
-    """Add a part's recommendations: the later one wins, and epochs replace steps."""
+    """Add a part's recommendations: later ones replace earlier ones, and epochs replace steps."""
     for key, value in more.items():
         filled.pop(_EITHER.get(key, ""), None)
         filled[key] = value
 
 
-def _with_defaults(given: Any, section: str, filled: Mapping[str, Any]) -> Any:
-    """A section with what is recommended for it, where the user says nothing."""
-    if not isinstance(given, dict):
-        return given
-    result = dict(given)
+def _with_defaults(values: Any, section: str, filled: Mapping[str, Any]) -> Any:
+    """A section with the recommended values of options that the user does not give."""
+    if not isinstance(values, dict):
+        return values
+    result = dict(values)
     for dotted, value in filled.items():
         head, _, option = dotted.partition(".")
         if head != section:
             continue
         other = _EITHER.get(dotted, "").partition(".")[2]
-        unsaid = given.get(option) is None if option == "split" or other else option not in given
+        unsaid = values.get(option) is None if option == "split" or other else option not in values
         if option == "least_steps" and (
-            given.get("epochs") is not None or given.get("steps") is not None
+            values.get("epochs") is not None or values.get("steps") is not None
         ):
-            continue  # whoever says how long means it
-        if unsaid and given.get(other) is None:
+            continue  # the user says how long training is
+        if unsaid and values.get(other) is None:
             result[option] = value
     return result
 

@@ -45,14 +45,14 @@ def check_search_space(
     `try_out` checks the recipe with some options changed, and gives what is wrong with it then.
     """
     written = {name: value for name, value in tune.space.items() if _nameable(checking, name)}
-    found: dict[str, Dimension] = {}
+    dimensions: dict[str, Dimension] = {}
     for name, value in written.items():
         dimension = _dimension(checking, name, value)
         if dimension is not None:
-            found[name] = dimension
-    _note_conditions(checking, found, written)
-    space = _sorted(checking, found)
-    space = tuple(_tried(checking, each, space, try_out) for each in space)
+            dimensions[name] = dimension
+    _note_conditions(checking, dimensions, written)
+    space = _sorted(checking, dimensions)
+    space = tuple(_tried(checking, member, space, try_out) for member in space)
     _note_circumstances(checking, tune, parts, space)
     return space
 
@@ -72,11 +72,11 @@ def _nameable(checking: Resolver, name: str) -> bool:
         return False
     if head in KEYS and head not in _NOT_SEARCHED and all(name.split(".")):
         return True
-    known = [key for key in KEYS if key not in _NOT_SEARCHED]
-    hint = did_you_mean(head, known) or "example: optimizer.learning_rate"
+    keys = [key for key in KEYS if key not in _NOT_SEARCHED]
+    hint = did_you_mean(head, keys) or "example: optimizer.learning_rate"
     checking.add(
         _path(name),
-        f"tune.space: {name} is no option of a recipe that can be searched. It begins with {', '.join(known)}.",
+        f"tune.space: {name} is no option of a recipe that can be searched. It begins with {', '.join(keys)}.",
         hint,
     )
     return False
@@ -106,7 +106,8 @@ def _dimension(checking: Resolver, name: str, value: Any) -> Dimension | None:
         )
         return None
     when = {
-        other: tuple(each) if isinstance(each, list) else (each,) for other, each in when.items()
+        other: tuple(condition) if isinstance(condition, list) else (condition,)
+        for other, condition in when.items()
     }
     if "choices" in value:
         wrong = [key for key in value if key not in ("choices", "when")]
@@ -132,9 +133,9 @@ def _choice(
         )
         return None
     twice = [
-        each
-        for number, each in enumerate(choices)
-        if any(same_value(each, other) for other in choices[:number])
+        choice
+        for number, choice in enumerate(choices)
+        if any(same_value(choice, other) for other in choices[:number])
     ]
     if twice:
         checking.add(
@@ -183,7 +184,7 @@ def _range(
         checking.add((*_path(name), key), f"tune.space.{name}: {sentence}.")
         return None
     whole = all(
-        isinstance(each, int) for each in (low, high, *([step] if step is not None else []))
+        isinstance(bound, int) for bound in (low, high, *([step] if step is not None else []))
     )
     return Dimension(
         name,
@@ -224,52 +225,54 @@ def _wrong_range(low: float, high: float, step: float | None, log: bool) -> tupl
 
 
 def _note_conditions(
-    checking: Resolver, found: dict[str, Dimension], written: Mapping[str, Any]
+    checking: Resolver, dimensions: dict[str, Dimension], written: Mapping[str, Any]
 ) -> None:
     """A condition names another dimension of choices, and choices that it has."""
-    for name, dimension in list(found.items()):
+    for name, dimension in list(dimensions.items()):
         for other, wanted in dimension.when.items():
             path = (*_path(name), "when", other)
-            known = [each for each in found if each != name]
+            others = [wanted_choice for wanted_choice in dimensions if wanted_choice != name]
             if other not in written or other == name:
                 hint = (
-                    did_you_mean(other, known)
-                    or f"what is searched besides: {', '.join(known) or 'nothing'}"
+                    did_you_mean(other, others)
+                    or f"what is searched besides: {', '.join(others) or 'nothing'}"
                 )
                 checking.add(
                     path, f"tune.space.{name}.when names {other}, which is not searched.", hint
                 )
-                found.pop(name, None)
-            elif other in found and found[other].kind != "choice":
+                dimensions.pop(name, None)
+            elif other in dimensions and dimensions[other].kind != "choice":
                 checking.add(
                     path,
                     f"tune.space.{name}.when names {other}, which is a range.",
                     "a condition names choices",
                 )
-                found.pop(name, None)
-            elif other in found:
-                for each in wanted:
-                    if not found[other].holds(each):
-                        choices = ", ".join(format_value(choice) for choice in found[other].choices)
+                dimensions.pop(name, None)
+            elif other in dimensions:
+                for wanted_choice in wanted:
+                    if not dimensions[other].holds(wanted_choice):
+                        choices = ", ".join(
+                            format_value(choice) for choice in dimensions[other].choices
+                        )
                         checking.add(
                             path,
-                            f"tune.space.{name}.when: {format_value(each)} is no choice of {other}. It has {choices}.",
+                            f"tune.space.{name}.when: {format_value(wanted_choice)} is no choice of {other}. It has {choices}.",
                         )
-                        found.pop(name, None)
+                        dimensions.pop(name, None)
 
 
-def _sorted(checking: Resolver, found: dict[str, Dimension]) -> Space:
+def _sorted(checking: Resolver, dimensions: dict[str, Dimension]) -> Space:
     """Each dimension behind those that its condition names; else as written."""
     placed: dict[str, Dimension] = {}
-    while len(placed) < len(found):
+    while len(placed) < len(dimensions):
         ready = [
-            each
-            for name, each in found.items()
+            dimension
+            for name, dimension in dimensions.items()
             if name not in placed
-            and all(other in placed or other not in found for other in each.when)
+            and all(other in placed or other not in dimensions for other in dimension.when)
         ]
         if not ready:
-            rest = [name for name in found if name not in placed]
+            rest = [name for name in dimensions if name not in placed]
             checking.add(
                 _path(rest[0]),
                 f"tune.space: the conditions of {', '.join(rest)} go round in a circle.",
@@ -282,11 +285,11 @@ def _sorted(checking: Resolver, found: dict[str, Dimension]) -> Space:
 def _tried(checking: Resolver, dimension: Dimension, space: Space, try_out: Try) -> Dimension:
     """The dimension, every choice and both ends of it checked as options of the recipe; problems
     are noted."""
-    known = try_out({})
+    problems_before = try_out({})
     around = [
-        each
-        for each in _around(dimension, space)
-        if all(problem in known for problem in try_out(each))
+        values
+        for values in _around(dimension, space)
+        if all(problem in problems_before for problem in try_out(values))
     ] or [{}]
     if dimension.kind == "choice":
         for number, choice in enumerate(dimension.choices):
@@ -317,17 +320,20 @@ def _tried(checking: Resolver, dimension: Dimension, space: Space, try_out: Try)
 def _around(dimension: Dimension, space: Space) -> Iterator[dict[str, Any]]:
     """The choices of other dimensions that a value of this one may stand beside: its conditions,
     and the parts it is an option of."""
-    named = {each.name: each for each in space}
+    named = {member.name: member for member in space}
     concerned: list[str] = []
 
     def gather(name: str) -> None:
-        for other in [*named[name].when, *(each for each in named if name.startswith(f"{each}."))]:
+        for other in [
+            *named[name].when,
+            *(outer for outer in named if name.startswith(f"{outer}.")),
+        ]:
             if other in named and other not in concerned:
                 gather(other)
                 concerned.append(other)
 
     gather(dimension.name)
-    order = [each for each in space if each.name in concerned]
+    order = [member for member in space if member.name in concerned]
 
     def spread(rest: list[Dimension], values: dict[str, Any]) -> Iterator[dict[str, Any]]:
         if not rest:
@@ -364,7 +370,9 @@ def _note_refusal(
     refusals: list[tuple[dict[str, Any], Problem]] = []
     for values in around:
         problems = try_out(values)
-        refused = [each for each in try_out({**values, name: value}) if each not in problems]
+        refused = [
+            problem for problem in try_out({**values, name: value}) if problem not in problems
+        ]
         refusals += [(values, refused[0])] if refused else []
     if not refusals:
         return
@@ -388,7 +396,7 @@ def _note_circumstances(
 ) -> None:
     """What holds between the space and the rest of the section."""
     objectives = [
-        each for each in tune.objectives or () if isinstance(each, Objective)
+        entry for entry in tune.objectives or () if isinstance(entry, Objective)
     ]  # one that is wrong was noted
     several = len(objectives) > 1
     if several and tune.pruner is not None and tune.pruner.name != "none":
@@ -401,9 +409,9 @@ def _note_circumstances(
         promise = checking.catalogue.facts("samplers", tune.sampler.name)
         if several and getattr(promise, "SEVERAL", True) is False:
             able = [
-                each
-                for each in checking.catalogue.names("samplers")
-                if getattr(checking.catalogue.facts("samplers", each), "SEVERAL", True)
+                entry
+                for entry in checking.catalogue.names("samplers")
+                if getattr(checking.catalogue.facts("samplers", entry), "SEVERAL", True)
             ]
             checking.add(
                 ("tune", "sampler"),
@@ -411,9 +419,9 @@ def _note_circumstances(
                 f"for several: {', '.join(able)}",
             )
         refuses = getattr(promise, "refuses", None)
-        said = refuses(tune.sampler.options, space) if refuses is not None and space else ""
-        if said:
-            checking.add(("tune", "sampler"), f"tune.sampler: {said}")
+        refusal = refuses(tune.sampler.options, space) if refuses is not None and space else ""
+        if refusal:
+            checking.add(("tune", "sampler"), f"tune.sampler: {refusal}")
     measured = {part.name for part in parts.get("metrics", ()) if part is not None} | set(MEASURED)
     for number, objective in enumerate(objectives):
         unmeasured = (
@@ -432,17 +440,17 @@ def _note_circumstances(
 def trial_checker(tree: dict[str, Any], catalogue: Catalogue, check: Callable[..., Any]) -> Try:
     """What checks the recipe of a tree, without its section tune, with some options changed."""
     bare = {key: value for key, value in tree.items() if key != "tune"}
-    known: dict[str, list[Problem]] = {}
+    problems: dict[str, list[Problem]] = {}
 
     def try_out(values: dict[str, Any]) -> list[Problem]:
         key = repr(sorted(values.items(), key=lambda item: item[0]))
-        if key not in known:
+        if key not in problems:
             try:
                 changed, where = apply_overrides(bare, {(): ""}, in_order(values), catalogue)
                 check(changed, dict.fromkeys(where, ""), catalogue)
-                known[key] = []
+                problems[key] = []
             except RecipeError as error:
-                known[key] = list(error.problems)
-        return known[key]
+                problems[key] = list(error.problems)
+        return problems[key]
 
     return try_out

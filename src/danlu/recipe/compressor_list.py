@@ -1,4 +1,4 @@
-"""Compressors as a command line or a list names them: prune:share=0.8,epochs=2."""
+"""Read compressors and their options from a command line: prune:share=0.8,epochs=2."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ _EXAMPLE = "example: --with prune:share=0.8,epochs=2"
 
 
 def parse_compressors(
-    given: Sequence[str | Mapping[str, Any] | Part], catalogue: Catalogue
+    entries: Sequence[str | Mapping[str, Any] | Part], catalogue: Catalogue
 ) -> list[Part]:
-    """The checked parts, in order. Raises RecipeError with every problem at once.
+    """The checked compressors, in order. Raises RecipeError with every problem at once.
 
-    Each is a Part, a mapping with a name, or text: NAME, NAME:KEY=VALUE,KEY=VALUE (values as in a
-    recipe; a dotted key reaches into a mapping: distil:model.width=8), or the path of a YAML file
-    that holds a list of such."""
+    An entry is a Part, a mapping with a name, or a text: NAME, NAME:KEY=VALUE,KEY=VALUE (values as
+    in a recipe; a dotted key sets an option of a mapping: distil:model.width=8), or the path of a
+    YAML file that holds a list of compressors."""
     trees: list[Any] = []
     where: dict[tuple[Any, ...], str] = {}
-    for each in given:
-        for tree, said in _trees(each):
-            where[("compress", len(trees))] = said
+    for entry in entries:
+        for tree, label in _trees(entry):
+            where[("compress", len(trees))] = label
             trees.append(tree)
     checking = Resolver({"compress": trees}, where, catalogue)
     parts = checking.many("compressors", trees, ("compress",))
@@ -36,30 +36,30 @@ def parse_compressors(
     return [part for part in parts if part is not None]
 
 
-def _trees(each: str | Mapping[str, Any] | Part) -> list[tuple[Any, str]]:
-    """(what a recipe would say, what a message calls it) of one that was given."""
-    if isinstance(each, Part):
-        return [(each.as_dict(), each.name)]
-    if isinstance(each, Mapping):
-        return [(plain_data(each, "compress"), "compress")]
-    if each.lower().endswith((".yaml", ".yml", ".json")) and ":" not in each:
-        return _of_file(Path(each))
-    name, colon, rest = each.partition(":")
+def _trees(entry: str | Mapping[str, Any] | Part) -> list[tuple[Any, str]]:
+    """(the value as in a recipe, what messages call it) of each compressor of an entry."""
+    if isinstance(entry, Part):
+        return [(entry.as_dict(), entry.name)]
+    if isinstance(entry, Mapping):
+        return [(plain_data(entry, "compress"), "compress")]
+    if entry.lower().endswith((".yaml", ".yml", ".json")) and ":" not in entry:
+        return _of_file(Path(entry))
+    name, colon, rest = entry.partition(":")
     tree: dict[str, Any] = {"name": name.strip()}
     for pair in split_values(rest) if colon else []:
         key, equals, value = pair.partition("=")
         if not equals or not key.strip():
-            raise RecipeError([Problem(f"--with {each}", f"{pair!r} is no KEY=VALUE.", _EXAMPLE)])
-        _set(tree, key.strip().split("."), read_yaml(value.strip(), f"--with {each}")[0])
-    return [(tree, f"--with {each}")]
+            raise RecipeError([Problem(f"--with {entry}", f"{pair!r} is not KEY=VALUE.", _EXAMPLE)])
+        _set(tree, key.strip().split("."), read_yaml(value.strip(), f"--with {entry}")[0])
+    return [(tree, f"--with {entry}")]
 
 
 def _of_file(path: Path) -> list[tuple[Any, str]]:
     try:
         tree = read_yaml(path.read_text("utf-8"), path.name)[0]
     except (OSError, UnicodeError) as error:
-        said = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-        raise RecipeError([Problem(str(path), f"cannot be read: {said}.")]) from None
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise RecipeError([Problem(str(path), f"cannot be read: {reason}.")]) from None
     if isinstance(tree, dict):
         tree = tree.get("compress", tree)
         tree = tree.get("steps", tree) if isinstance(tree, dict) else tree
@@ -67,7 +67,7 @@ def _of_file(path: Path) -> list[tuple[Any, str]]:
         raise RecipeError(
             [Problem(str(path), "it must hold a list of compressors.", "example: [int8_static]")]
         )
-    return [({"name": each} if isinstance(each, str) else each, str(path)) for each in tree]
+    return [({"name": entry} if isinstance(entry, str) else entry, str(path)) for entry in tree]
 
 
 def _set(tree: dict[str, Any], keys: Sequence[str], value: Any) -> None:

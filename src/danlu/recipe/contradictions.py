@@ -1,4 +1,4 @@
-"""Options that are each right and wrong together."""
+"""Options that are valid by themselves and contradict each other."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from danlu.recipe.tree import mapping_or_empty
 def note_contradictions(
     checking: Resolver, parts: dict[str, Any], sections: dict[str, Any]
 ) -> None:
-    """Note options that are each right and wrong together."""
+    """Note options that are valid by themselves and contradict each other.
+
+    `parts` are the resolved parts by key, `sections` the options of each section."""
     catalogue, tree = checking.catalogue, checking.tree
 
     def add(path: tuple[Any, ...], message: str, hint: str = "") -> None:
@@ -23,8 +25,8 @@ def note_contradictions(
         parts.get(key) for key in ("task", "loss", "model", "optimizer")
     )
     if task is not None:
-        promise = catalogue.facts("tasks", task.name)
-        losses, metrics = getattr(promise, "LOSSES", ()), getattr(promise, "METRICS", ())
+        facts = catalogue.task_facts(task.name)
+        losses, metrics = facts.losses, facts.metrics
         if loss is not None and losses and loss.name not in losses:
             add(
                 ("loss",),
@@ -40,7 +42,7 @@ def note_contradictions(
                     f"the metric {metric.name} does not fit the task {task.name}.",
                     f"it takes {', '.join(metrics)}",
                 )
-        least, most = getattr(promise, "TARGETS", (1, 1))
+        least, most = facts.targets
         if data is not None and not least <= len(data.targets) <= (10**9 if most is None else most):
             wanted = (
                 f"exactly {least}"
@@ -56,7 +58,7 @@ def note_contradictions(
             if target in data.columns and not data.columns[target].use:
                 add(
                     ("data", "columns", target),
-                    f"{target} is the target and is dropped as well.",
+                    f"{target} is the target, and its column is dropped.",
                     "keep one of the two",
                 )
         if len(set(data.targets)) < len(data.targets):

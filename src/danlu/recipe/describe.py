@@ -1,20 +1,22 @@
-"""The options of a part in words, one line each, as `danlu show` prints them."""
+"""The options of a part as text, as `danlu show` prints them."""
 
 from __future__ import annotations
 
 import json
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+from annotated_types import Ge, Gt, Le, Lt
 
 from danlu.recipe.options import Options, as_plain, on_shelf
 
 
 def describe_options(config: type[Options]) -> list[str]:
-    """One line an option: name, type, default, range, meaning."""
+    """Two lines per option: its name with type, range and default; its meaning."""
     lines = []
     for name, info in config.model_fields.items():
         mark = on_shelf(config, name)
         kind = f"a part of {mark.shelf}" if mark else _type_name(info.annotation)
-        limits = [_limit(each) for each in info.metadata]
+        limits = [_limit(limit) for limit in info.metadata]
         default = (
             "required"
             if info.is_required()
@@ -25,7 +27,7 @@ def describe_options(config: type[Options]) -> list[str]:
     return lines
 
 
-def _short(default: Any) -> str:
+def _short(default: object) -> str:
     text = (
         default
         if isinstance(default, str) and default
@@ -34,13 +36,14 @@ def _short(default: Any) -> str:
     return text if len(text) <= 80 else text[:77] + "..."
 
 
-def _limit(mark: Any) -> str:
-    words = {"gt": "greater than", "ge": "at least", "lt": "less than", "le": "at most"}
-    return ", ".join(
-        f"{words[key]} {getattr(mark, key)}"
-        for key in words
-        if getattr(mark, key, None) is not None
-    )
+def _limit(mark: object) -> str:
+    if isinstance(mark, Gt):
+        return f"greater than {mark.gt}"
+    if isinstance(mark, Ge):
+        return f"at least {mark.ge}"
+    if isinstance(mark, Lt):
+        return f"less than {mark.lt}"
+    return f"at most {mark.le}" if isinstance(mark, Le) else ""
 
 
 def _type_name(annotation: Any) -> str:
@@ -51,21 +54,22 @@ def _type_name(annotation: Any) -> str:
         bool: "true or false",
         type(None): "null",
     }
-    if hasattr(
-        annotation, "__metadata__"
-    ):  # Annotated, inside a list or mapping: the type without its limits
-        annotation = annotation.__origin__
+    origin = get_origin(annotation)
+    if origin is Annotated:  # inside a list or mapping: the type without its limits
+        return _type_name(get_args(annotation)[0])
     if annotation in simple:
         return simple[annotation]
     members = get_args(annotation)
-    if getattr(annotation, "__origin__", None) is Literal:
+    if origin is Literal:
         return " | ".join(map(str, members))
-    if getattr(annotation, "__origin__", None) is list:
+    if origin is list:
         return f"list of {_type_name(members[0])}"
-    if getattr(annotation, "__origin__", None) is dict:
+    if origin is dict:
         return f"mapping of {_type_name(members[1])}"
     return (
         " | ".join(_type_name(member) for member in members)
         if members
-        else getattr(annotation, "__name__", str(annotation))
+        else annotation.__name__
+        if isinstance(annotation, type)
+        else str(annotation)
     )

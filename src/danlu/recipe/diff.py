@@ -1,4 +1,4 @@
-"""What differs between two recipes, value by value."""
+"""The differences between two recipes, value by value."""
 
 from __future__ import annotations
 
@@ -8,7 +8,11 @@ from danlu.recipe.messages import format_value
 
 
 def differences(old: Any, new: Any, path: str = "") -> list[str]:
-    """What differs between two plain recipes, one line a value: 'train.seed: 0 -> 1'."""
+    """The differences between two recipes as plain data, one line per value.
+
+    >>> differences({"train": {"seed": 0}}, {"train": {"seed": 1}})
+    ['train.seed: 0 -> 1']
+    """
     if isinstance(old, dict) and isinstance(new, dict):
         lines: list[str] = []
         for key in [*old, *(key for key in new if key not in old)]:

@@ -122,7 +122,7 @@ def _inlined(value: Any, definitions: Mapping[str, Any]) -> Any:
     """A piece of pydantic's schema with its references replaced by what they refer to."""
     if isinstance(value, dict):
         if "$ref" in value:
-            rest = {key: each for key, each in value.items() if key != "$ref"}
+            rest = {key: inner for key, inner in value.items() if key != "$ref"}
             return {**_inlined(definitions[value["$ref"].rpartition("/")[2]], definitions), **rest}
-        return {key: _inlined(each, definitions) for key, each in value.items()}
-    return [_inlined(each, definitions) for each in value] if isinstance(value, list) else value
+        return {key: _inlined(inner, definitions) for key, inner in value.items()}
+    return [_inlined(inner, definitions) for inner in value] if isinstance(value, list) else value

@@ -73,12 +73,17 @@ def _read_text(path: Path) -> str:
         ) from None
     except FileNotFoundError:
         beside = path.parent if path.parent.is_dir() else Path()
-        near = nearest(path.name, [each.name for each in beside.glob("*.y*ml")])
+        near = nearest(path.name, [candidate.name for candidate in beside.glob("*.y*ml")])
         hint = f"did you mean {path.parent / near[0]}?" if near else NEW_RECIPE
         raise RecipeError([Problem(str(path), "there is no such recipe.", hint)]) from None
     except (OSError, ValueError) as error:
         raise RecipeError(
-            [Problem(str(path), f"cannot be read: {getattr(error, 'strerror', None) or error}.")]
+            [
+                Problem(
+                    str(path),
+                    f"cannot be read: {(isinstance(error, OSError) and error.strerror) or error}.",
+                )
+            ]
         ) from None
 
 

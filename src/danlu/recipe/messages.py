@@ -1,4 +1,4 @@
-"""What messages say: a value in words, the rule that it breaks, and what was probably meant."""
+"""The texts of messages: a value, the rule that it breaks, and what was probably meant."""
 
 from __future__ import annotations
 
@@ -12,11 +12,15 @@ from pydantic import BaseModel
 from danlu.errors import did_you_mean, edit_distance
 from danlu.recipe.options import Part
 
-NEW_RECIPE = "danlu new DATA --target COLUMN writes one"  # the remedy for whoever has no recipe
+NEW_RECIPE = "danlu new DATA --target COLUMN writes one"  # the hint to users without a recipe
 
 
 def format_value(value: Any) -> str:
-    """A value as messages show it: at most 80 letters, texts and truth values with their kind."""
+    """A value as messages show it: at most 80 characters; texts and booleans with their kind.
+
+    >>> format_value(0.1), format_value("0.1")
+    ('0.1', '"0.1" (text)')
+    """
     if value is None:
         return "null"
     text = (
@@ -39,8 +43,12 @@ def format_value(value: Any) -> str:
 
 def is_slip(written: str, meant: str) -> bool:
     """Whether `written` is `meant` but for case, hyphens, or one letter added, left out, changed or
-    swapped with its neighbour."""
-    written, meant = (each.lower().replace("-", "_").replace(" ", "_") for each in (written, meant))
+    swapped with its neighbour.
+
+    >>> is_slip("lerning-rate", "learning_rate"), is_slip("rate", "learning_rate")
+    (True, False)
+    """
+    written, meant = (word.lower().replace("-", "_").replace(" ", "_") for word in (written, meant))
     return written == meant or (len(meant) > 2 and edit_distance(written, meant) == 1)
 
 
@@ -59,20 +67,17 @@ _UNION_PREFIXES = (
 
 
 def keys_of(loc: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Where in the recipe a pydantic location is: the names of union members and validators are
-    left out."""
+    """The keys of a pydantic location, without the names of union members and validators."""
     return tuple(
-        each
-        for number, each in enumerate(loc)
+        key
+        for number, key in enumerate(loc)
         if number == 0
-        or not (
-            isinstance(each, str) and (each in _UNION_MEMBERS or each.startswith(_UNION_PREFIXES))
-        )
+        or not (isinstance(key, str) and (key in _UNION_MEMBERS or key.startswith(_UNION_PREFIXES)))
     )
 
 
 def broken_rule(error: Any) -> str:
-    """The broken rule in plain words."""
+    """The rule that a pydantic error reports, in words."""
     context, kind = error.get("ctx", {}), error["type"]
     simple = {
         "int_type": "must be a whole number",
@@ -118,12 +123,12 @@ def broken_rule(error: Any) -> str:
 
 
 def _words(expected: str) -> list[str]:
-    """The choices in pydantic's "'keep' or 'drop'"."""
+    """The choices in pydantic's text "'keep' or 'drop'"."""
     return re.findall(r"'([^']*)'", expected) or [expected]
 
 
 def value_hint(value: Any, errors: Sequence[Any]) -> str:
-    """What was probably meant by a refused value, or ''."""
+    """A hint at what was probably meant by a refused value, or ""."""
     kinds = {error["type"] for error in errors}
     choices = [
         word
@@ -153,7 +158,7 @@ def value_hint(value: Any, errors: Sequence[Any]) -> str:
 
 
 def owner_of(config: type[BaseModel], steps: tuple[Any, ...]) -> type[BaseModel]:
-    """The options class that holds the last of `steps`."""
+    """The options class that has the last of `steps` as an option."""
     for step in steps[:-1]:
         info = config.model_fields.get(str(step))
         config = next(_classes(info.annotation), config) if info is not None else config
@@ -161,7 +166,7 @@ def owner_of(config: type[BaseModel], steps: tuple[Any, ...]) -> type[BaseModel]
 
 
 def _classes(annotation: Any) -> Iterator[type[BaseModel]]:
-    """The options classes inside an annotation."""
+    """The options classes that an annotation names."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield annotation
     for member in get_args(annotation):
@@ -169,7 +174,7 @@ def _classes(annotation: Any) -> Iterator[type[BaseModel]]:
 
 
 def field_hint(config: type[BaseModel], steps: tuple[Any, ...]) -> str:
-    """What the option means, from its description."""
+    """The description of an option, as a hint."""
     info = owner_of(config, steps).model_fields.get(str(steps[-1])) or config.model_fields.get(
         str(steps[0])
     )

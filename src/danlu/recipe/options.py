@@ -1,17 +1,20 @@
-"""What an option is and what a part is: the base of every Config, and the mark on a field that holds a part of a shelf."""
+"""The base class of options, chosen parts, and the mark on an option that holds a part of a shelf."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
+if TYPE_CHECKING:
+    from danlu.parts.tasks._base import TaskFacts
+
 
 class Options(BaseModel):
-    """The base of every part's Config: frozen, no unknown key, no silent conversion ("0.1" is not a
-    number, 1 is not true)."""
+    """The base class of every part's Config: frozen, without unknown keys, and without conversions
+    ("0.1" is not a number, 1 is not true)."""
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", strict=True, allow_inf_nan=False, arbitrary_types_allowed=True
@@ -19,7 +22,7 @@ class Options(BaseModel):
 
 
 class ScheduleOptions(Options):
-    """The base of every schedule's Config."""
+    """The base class of every schedule's Config."""
 
     warmup: float = Field(
         default=0.0,
@@ -30,7 +33,7 @@ class ScheduleOptions(Options):
 
 @dataclass(frozen=True)
 class Part:
-    """A chosen part: its name on its shelf and its checked options."""
+    """A part that a recipe names: its name on its shelf, and its checked options."""
 
     name: str
     options: Options
@@ -42,16 +45,17 @@ class Part:
 
 @dataclass(frozen=True)
 class OnShelf:
-    """Marks a field that holds a part (or a list or mapping of parts) of a shelf."""
+    """Marks an option that holds a part (or a list or mapping of parts) of a shelf.
+
+    `fixed` names the only part that the option can hold: a recipe writes its options without the
+    name."""
 
     shelf: str
-    fixed: str = (
-        ""  # the one part that may stand here; the recipe then writes its options without a name
-    )
+    fixed: str = ""
 
 
 def on_shelf(config: type[BaseModel], name: str) -> OnShelf | None:
-    """The shelf whose parts a field holds, or None."""
+    """The mark of an option that holds parts; None for other options."""
     return next(
         (mark for mark in config.model_fields[name].metadata if isinstance(mark, OnShelf)), None
     )
@@ -67,18 +71,19 @@ class UpdatesAllRows(Protocol):
 
 
 class Catalogue(Protocol):
-    """What recipe needs to know of the shelves; danlu.registry offers it."""
+    """What this package needs to know of the parts; danlu.registry is one."""
 
     def names(self, shelf: str) -> list[str]: ...
     def config(self, shelf: str, name: str) -> type[Options]: ...
     def defaults(self, shelf: str, name: str) -> Mapping[str, Any]: ...
     def facts(self, shelf: str, name: str) -> Any: ...
+    def task_facts(self, name: str) -> TaskFacts: ...
     def optimizer_facts(self, name: str) -> UpdatesAllRows: ...
     def source_for(self, path: str) -> str | None: ...
 
 
 def as_plain(options: Any) -> Any:
-    """Options as plain data (dicts, lists, numbers, words), parts written with their name."""
+    """Options as plain data (dicts, lists, numbers, texts), each part with its name."""
     if isinstance(options, Part):
         return options.as_dict()
     if isinstance(options, BaseModel):

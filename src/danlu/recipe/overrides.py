@@ -22,18 +22,18 @@ def apply_overrides(
     tree = plain_data(tree, "recipe")
     places = dict(where)
     problems: list[Problem] = []
-    for name, value, said in _pairs(overrides, problems):
+    for name, value, label in _pairs(overrides, problems):
         path = _set(tree, name.split("."), value, catalogue)
         if path is None:
             problems.append(
                 Problem(
-                    said, f"{name} cannot be set: {name.rpartition('.')[0]} holds no such names."
+                    label, f"{name} cannot be set: {name.rpartition('.')[0]} holds no such names."
                 )
             )
             continue
         for inner in [inner for inner in places if inner[: len(path)] == path]:
             del places[inner]
-        places[path] = said
+        places[path] = label
     if problems:
         raise RecipeError(problems)
     return tree, places
@@ -61,13 +61,13 @@ def _pairs(
         yield name.strip(), _override_value(value.strip(), f"override {text}"), f"override {text}"
 
 
-def _override_value(text: str, said: str) -> Any:
+def _override_value(text: str, label: str) -> Any:
     """The value of an override: YAML, and what is not YAML and has no brackets or quotes is the
     text itself (#5, *.csv, @home)."""
     if text.startswith("#"):
         return text
     try:
-        return read_yaml(text, said)[0]
+        return read_yaml(text, label)[0]
     except RecipeError:
         if text[:1] in ("[", "{", "'", '"'):
             raise

@@ -1,4 +1,4 @@
-"""From what a recipe says to the parts and options that it means; every problem on the way is noted, none stops the check."""
+"""Turn the values of a recipe into parts and options; every problem is noted, none stops the check."""
 
 from __future__ import annotations
 
@@ -35,9 +35,15 @@ from danlu.terms import KINDS
 
 
 class Resolver:
-    """One check of one tree: gathers problems, resolves parts, fills in defaults.
+    """Checks one recipe: collects problems, resolves parts, fills in defaults.
 
-    What is wrong is noted and left out, and the rest is checked on: one mistake hides no other.
+    What is wrong is noted and left out, and the rest is checked: one mistake hides no other.
+
+    tree      the recipe as plain data
+    where     the file and line of each value
+    problems  what is wrong so far
+    wrong     the paths of options that were refused; nothing is concluded from them
+    filled    the values that are recommended where the user gives none, by dotted name
     """
 
     def __init__(self, tree: dict[str, Any], where: Where, catalogue: Catalogue) -> None:
@@ -45,15 +51,11 @@ class Resolver:
         self.where = where
         self.catalogue = catalogue
         self.problems: list[Problem] = []
-        self.wrong: set[tuple[Any, ...]] = (
-            set()
-        )  # the options that were refused: nothing is concluded from them
-        self.filled: dict[str, Any] = dict(
-            DEFAULTS
-        )  # what is recommended where the user says nothing
+        self.wrong: set[tuple[Any, ...]] = set()
+        self.filled: dict[str, Any] = dict(DEFAULTS)
 
     def at(self, path: tuple[Any, ...]) -> str:
-        """Where the value stands, or the nearest one around it: "file:line"."""
+        """The "file:line" of a value, or of the nearest one around it."""
         while path and path not in self.where:
             path = path[:-1]
         return self.where.get(path, "recipe")
@@ -67,13 +69,12 @@ class Resolver:
     def part(
         self, shelf: str, value: Any, path: tuple[Any, ...], default: Any = None
     ) -> Part | None:
-        """The Part that `value` means, without the options that are wrong; None where it names no
-        part. Problems are noted."""
+        """The part that `value` names, without its wrong options; None where it names no part."""
         dotted = ".".join(map(str, path))
-        given = self.named(shelf, value, path, default)
-        if given is None:
+        values = self.named(shelf, value, path, default)
+        if values is None:
             return None
-        name = given["name"]
+        name = values["name"]
         if not isinstance(name, str):
             self.add(
                 (*path, "name"),
@@ -92,15 +93,15 @@ class Resolver:
         return Part(
             name,
             self.options(
-                config, {key: each for key, each in given.items() if key != "name"}, path, name
+                config, {key: option for key, option in values.items() if key != "name"}, path, name
             ),
         )
 
     def no_part(self, shelf: str, name: str, path: tuple[Any, ...]) -> None:
-        """Note a name that no part of the shelf has: with the nearest one, or the shelf where it
-        stands."""
-        known = self.catalogue.names(shelf)
-        guess = did_you_mean(name, known)
+        """Note a name that no part of the shelf has, with the most similar name as a hint, or the
+        shelf that has the part."""
+        names = self.catalogue.names(shelf)
+        guess = did_you_mean(name, names)
         elsewhere = [
             f"{other}/{name}"
             for other in dict.fromkeys([*PARTS.values(), *SHELVES_OF_DATA])
@@ -109,25 +110,25 @@ class Resolver:
         hint = (
             guess
             if guess and not elsewhere
-            else f"{elsewhere[0]} stands on another shelf"
+            else f"{elsewhere[0]} is on another shelf"
             if elsewhere
             else f"danlu list {shelf}"
         )
         dotted = ".".join(map(str, path))
         self.add(
             (*path, "name"),
-            f"{dotted}: there is no {name!r} among {shelf}. It has {', '.join(known)}.",
+            f"{dotted}: there is no {name!r} among {shelf}. It has {', '.join(names)}.",
             hint,
         )
 
     def choices(self, shelf: str) -> str:
-        """All names of a shelf, as a hint."""
+        """The names of all parts of a shelf, as a hint."""
         return f"{shelf}: {', '.join(self.catalogue.names(shelf))}"
 
     def named(
         self, shelf: str, value: Any, path: tuple[Any, ...], default: Any
     ) -> dict[str, Any] | None:
-        """The value as a mapping with a name, or None after its problem was noted."""
+        """The value as a mapping with a name; None after its problem was noted."""
         dotted = ".".join(map(str, path))
         if isinstance(value, str):
             if shelf == "sources" and value not in self.catalogue.names("sources"):
@@ -144,15 +145,15 @@ class Resolver:
             return value
         misspelt = [
             key
-            for key, each in value.items()
-            if each in self.catalogue.names(shelf) and nearest(key, ["name"], 1)
+            for key, entry in value.items()
+            if entry in self.catalogue.names(shelf) and nearest(key, ["name"], 1)
         ]
         if misspelt:
             self.add(
                 (*path, misspelt[0]), f"{dotted}.{misspelt[0]} is no option.", "did you mean name?"
             )
             return {
-                **{key: each for key, each in value.items() if key != misspelt[0]},
+                **{key: entry for key, entry in value.items() if key != misspelt[0]},
                 "name": value[misspelt[0]],
             }
         if shelf == "sources":
@@ -169,19 +170,19 @@ class Resolver:
         return None
 
     def source(self, value: dict[str, Any], path: tuple[Any, ...]) -> dict[str, Any] | None:
-        """The source that a path means."""
-        given = value.get("path")
-        given = given[0] if isinstance(given, list) and given else given
-        found = self.catalogue.source_for(given) if isinstance(given, str) else None
-        if found is not None:
-            return {"name": found, **value}
+        """The value with the name of the source that reads its path; None after a problem was noted."""
+        data_path = value.get("path")
+        data_path = data_path[0] if isinstance(data_path, list) and data_path else data_path
+        name = self.catalogue.source_for(data_path) if isinstance(data_path, str) else None
+        if name is not None:
+            return {"name": name, **value}
         names = self.catalogue.names("sources")
-        if isinstance(given, str):
-            guess = "" if re.search(r"[/\\.]", given) else did_you_mean(given, names)
-            lost = "" if _exists(given) else " (there is no such file or folder)"
+        if isinstance(data_path, str):
+            guess = "" if re.search(r"[/\\.]", data_path) else did_you_mean(data_path, names)
+            lost = "" if _exists(data_path) else " (there is no such file or folder)"
             self.add(
                 (*path, "path"),
-                f"no source is known for {given!r}{lost}.",
+                f"no source is known for {data_path!r}{lost}.",
                 guess or f"say which with name: {', '.join(names)}",
             )
             return None
@@ -197,8 +198,7 @@ class Resolver:
         return None
 
     def many(self, shelf: str, value: Any, path: tuple[Any, ...]) -> list[Part | None]:
-        """The parts of a list, None for those that are wrong; one part may stand without
-        brackets."""
+        """The parts of a list, None for those that are wrong; a single part needs no brackets."""
         value = [value] if isinstance(value, str | dict) else value
         if not isinstance(value, list):
             self.add(
@@ -207,13 +207,12 @@ class Resolver:
                 self.choices(shelf),
             )
             return []
-        return [self.part(shelf, each, (*path, number)) for number, each in enumerate(value)]
+        return [self.part(shelf, entry, (*path, number)) for number, entry in enumerate(value)]
 
     # options
 
     def options(self, config: type[Options], values: Any, path: tuple[Any, ...], owner: str) -> Any:
-        """An instance of `config`; where problems were noted, one with defaults (None where there
-        is none) for what is wrong."""
+        """An instance of `config`; what is wrong has its default instead (None where it has none)."""
         if not isinstance(values, dict):
             dotted = ".".join(map(str, path))
             self.add(
@@ -222,12 +221,12 @@ class Resolver:
                 f"options: {', '.join(config.model_fields)}",
             )
             values = {}
-        known = list(config.model_fields)
+        names = list(config.model_fields)
         sound: dict[str, Any] = {}
         wrong: set[str] = set()
         for key, value in values.items():
             if key not in config.model_fields:
-                self.unknown(key, known, (*path, key), owner)
+                self.unknown(key, names, (*path, key), owner)
                 continue
             before = len(self.problems)
             resolved = self.resolved(config, key, value, (*path, key))
@@ -238,34 +237,38 @@ class Resolver:
                 if resolved is not None:
                     sound[key] = resolved
         try:
-            made = config.model_validate(sound)
+            instance = config.model_validate(sound)
         except ValidationError as error:
             refused = error.errors(include_url=False)
             self.refused(
                 config,
-                [each for each in refused if not each["loc"] or each["loc"][0] not in wrong],
+                [
+                    error_info
+                    for error_info in refused
+                    if not error_info["loc"] or error_info["loc"][0] not in wrong
+                ],
                 values,
                 path,
                 owner,
             )
-            wrong |= {str(each["loc"][0]) for each in refused if each["loc"]}
+            wrong |= {str(error_info["loc"][0]) for error_info in refused if error_info["loc"]}
             self.wrong |= {(*path, key) for key in wrong}
             required = {
                 name: None for name, info in config.model_fields.items() if info.is_required()
             }
-            made = config.model_construct(
+            instance = config.model_construct(
                 **required | {key: value for key, value in sound.items() if key not in wrong}
             )
-        return made
+        return instance
 
     def resolved(self, config: type[Options], key: str, value: Any, path: tuple[Any, ...]) -> Any:
-        """The value with its parts made; None where it names none."""
+        """The value of an option with its parts resolved; None where it names no part."""
         if config is Data and key == "columns" and isinstance(value, dict):
             return {
                 name: self.options(
-                    ColumnOptions, long_column(each), (*path, name), f"column {name}"
+                    ColumnOptions, long_column(options), (*path, name), f"column {name}"
                 )
-                for name, each in value.items()
+                for name, options in value.items()
             }
         mark = on_shelf(config, key)
         if mark is None or value is None:
@@ -279,8 +282,8 @@ class Resolver:
         return self.part(mark.shelf, value, path, self.filled.get(".".join(map(str, path))))
 
     def fixed(self, mark: OnShelf, value: Any, path: tuple[Any, ...]) -> Part | None:
-        """The one part that may stand here: true for its defaults, a number for its patience, or
-        its options."""
+        """The only part that an option can hold: true (its defaults), a number (its patience) or a
+        mapping of its options."""
         if value is False:
             return None
         value = long_early_stopping(value)
@@ -300,7 +303,7 @@ class Resolver:
         return self.part(mark.shelf, {**value, "name": mark.fixed}, path)
 
     def by_kind(self, shelf: str, value: Any, path: tuple[Any, ...]) -> Any:
-        """Lists of transforms by kind of column."""
+        """The transforms of each kind of column."""
         if not isinstance(value, dict):
             dotted = ".".join(map(str, path))
             self.add(
@@ -313,8 +316,8 @@ class Resolver:
             if kind not in KINDS:
                 self.unknown(kind, list(KINDS), (*path, kind), "data.transforms", "kinds")
         return {
-            kind: self.many(shelf, each, (*path, kind))
-            for kind, each in value.items()
+            kind: self.many(shelf, parts, (*path, kind))
+            for kind, parts in value.items()
             if kind in KINDS
         }
 
@@ -323,27 +326,27 @@ class Resolver:
     def unknown(
         self,
         key: str,
-        known: Sequence[str],
+        allowed: Sequence[str],
         path: tuple[Any, ...],
         owner: str,
         what: str = "options",
     ) -> None:
-        """Note a name that is none: with the same word from here, or from elsewhere in the recipe,
-        or with the nearest."""
-        message = f"{'.'.join(map(str, path))} is no {what.removesuffix('s')} of {owner}. Its {what} are {', '.join(known) or 'none'}."
+        """Note a name that does not exist. The hint is the same word with a slip mended, the same word
+        elsewhere in the recipe, or the most similar name."""
+        message = f"{'.'.join(map(str, path))} is no {what.removesuffix('s')} of {owner}. Its {what} are {', '.join(allowed) or 'none'}."
         places = list(dict.fromkeys(self.known_places()))
-        slips = nearest(key, [name for name in known if is_slip(key, name)], 1)
-        same = [place for place in places if place.rpartition(".")[2] == key]
-        near = slips or same or nearest(key, known, 1)
+        slips = nearest(key, [name for name in allowed if is_slip(key, name)], 1)
+        same = [dotted for dotted in places if dotted.rpartition(".")[2] == key]
+        near = slips or same or nearest(key, allowed, 1)
         if not near:
-            word = nearest(key, [place.rpartition(".")[2] for place in places], 1)
-            near = [place for place in places if word and place.rpartition(".")[2] == word[0]]
+            word = nearest(key, [dotted.rpartition(".")[2] for dotted in places], 1)
+            near = [dotted for dotted in places if word and dotted.rpartition(".")[2] == word[0]]
         self.add(
             path, message, f"did you mean {near[0]}?" if near else "leave it out, or see danlu show"
         )
 
     def known_places(self) -> Iterator[str]:
-        """Every dotted name that this recipe could hold."""
+        """Every dotted name that a recipe with these parts can hold."""
         yield from KEYS
         for section, config in SECTIONS.items():
             yield from (f"{section}.{name}" for name in config.model_fields)
@@ -355,12 +358,12 @@ class Resolver:
             ("data.source", "sources", data.get("source")),
             ("data.split", "splits", data.get("split")),
         ]
-        for key, shelf, given in places:
+        for key, shelf, value in places:
             name = (
-                given
-                if isinstance(given, str)
-                else given.get("name")
-                if isinstance(given, dict)
+                value
+                if isinstance(value, str)
+                else value.get("name")
+                if isinstance(value, dict)
                 else None
             )
             if isinstance(name, str) and name in self.catalogue.names(shelf):
@@ -377,14 +380,14 @@ class Resolver:
         path: tuple[Any, ...],
         owner: str,
     ) -> None:
-        """Note what pydantic refused; the members of a union speak as one."""
+        """Note what pydantic refused; all members of a union give one problem."""
         grouped: dict[tuple[Any, ...], list[Any]] = {}
         for error in errors:
             grouped.setdefault(keys_of(error["loc"]), []).append(error)
-        for steps, each in grouped.items():
+        for steps, errors_here in grouped.items():
             if any(len(other) > len(steps) and other[: len(steps)] == steps for other in grouped):
-                continue  # another member of the union took it apart further, and tells more exactly what is wrong
-            self.refuse(config, steps, each, values, path, owner)
+                continue  # another member of the union names the place more exactly
+            self.refuse(config, steps, errors_here, values, path, owner)
 
     def refuse(
         self,
@@ -396,38 +399,34 @@ class Resolver:
         owner: str,
     ) -> None:
         """Note one value that pydantic refused."""
-        place = (*path, *steps)
-        dotted = ".".join(map(str, place))
+        full_path = (*path, *steps)
+        dotted = ".".join(map(str, full_path))
         kind = errors[0]["type"]
         if not steps:
             sentence = broken_rule(errors[0])
             named = [word for word in re.findall(r"\w+", sentence) if word in values]
             self.add((*path, *named[:1]), f"{dotted}: {sentence}.")
         elif kind == "missing":
-            self.add(place, f"{dotted} is missing.", field_hint(config, steps))
+            self.add(full_path, f"{dotted} is missing.", field_hint(config, steps))
         elif kind == "extra_forbidden":
             inner = owner_of(config, steps)
             self.unknown(
                 str(steps[-1]),
                 list(inner.model_fields),
-                place,
-                ".".join(map(str, place[:-1])) or owner,
+                full_path,
+                ".".join(map(str, full_path[:-1])) or owner,
             )
         else:
             value = errors[0].get("input")
             rules = [broken_rule(error) for error in errors]
-            rule = " or ".join(
-                [
-                    rules[0],
-                    *(each.removeprefix("must be ").removeprefix("one of ") for each in rules[1:]),
-                ]
-            )
-            said = (
+            further = [text.removeprefix("must be ").removeprefix("one of ") for text in rules[1:]]
+            rule = " or ".join([rules[0], *further])
+            message = (
                 f"{dotted} {rule}, and is {format_value(value)}."
                 if rule.startswith(("must ", "is ", "has "))
                 else f"{dotted}: {rule}."
             )
-            self.add(place, said, value_hint(value, errors) or field_hint(config, steps))
+            self.add(full_path, message, value_hint(value, errors) or field_hint(config, steps))
 
 
 def _exists(path: str) -> bool:

@@ -1,4 +1,4 @@
-"""What is searched: dimensions, and the values that a trial may take."""
+"""A search space: its dimensions, and the values that a trial may have."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ class Dimension:
     when: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
 
     def active(self, values: Mapping[str, Any]) -> bool:
-        """Whether it takes part beside the values of the dimensions before it."""
+        """Whether this dimension is searched, given the values of the dimensions before it."""
         return all(
-            name in values and any(same_value(values[name], each) for each in wanted)
+            name in values and any(same_value(values[name], choice) for choice in wanted)
             for name, wanted in self.when.items()
         )
 
     def holds(self, value: Any) -> bool:
-        """Whether a trial may take `value`."""
+        """Whether a trial may have `value` here."""
         if self.kind == "choice":
-            return any(same_value(value, each) for each in self.choices)
+            return any(same_value(value, choice) for choice in self.choices)
         if isinstance(value, bool) or not isinstance(
             value, int if self.kind == "integer" else int | float
         ):
@@ -46,7 +46,7 @@ class Dimension:
 
     @property
     def grid(self) -> tuple[Any, ...]:
-        """Its values where they can be counted; () for a float without a step."""
+        """All its values; () for a float without a step, whose values cannot be listed."""
         if self.kind == "choice":
             return self.choices
         if self.step is None:
@@ -55,24 +55,33 @@ class Dimension:
         return tuple(self.at(number) for number in range(count))
 
     def at(self, number: int) -> Any:
-        """The value `number` steps above low."""
+        """The value `number` steps above `low`."""
         if self.kind == "integer":
             return int(self.low) + number * int(self.step or 1)
         return min(self.low + number * float(self.step or 0.0), self.high)
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain data."""
-        about = {"low": self.low, "high": self.high, "step": self.step, "log": self.log}
-        told = {"choices": list(self.choices)} if self.kind == "choice" else about
-        when = {name: list(each) for name, each in self.when.items()}
-        return {"name": self.name, "kind": self.kind, **told, **({"when": when} if when else {})}
+        """The dimension as plain data."""
+        range_values = {"low": self.low, "high": self.high, "step": self.step, "log": self.log}
+        kind_values = {"choices": list(self.choices)} if self.kind == "choice" else range_values
+        when = {name: list(choices) for name, choices in self.when.items()}
+        return {
+            "name": self.name,
+            "kind": self.kind,
+            **kind_values,
+            **({"when": when} if when else {}),
+        }
 
 
-Space = tuple[Dimension, ...]  # a dimension stands behind those that its `when` names
+Space = tuple[Dimension, ...]  # a dimension comes after those that its `when` names
 
 
 def same_value(one: Any, other: Any) -> bool:
-    """Whether two pieces of plain data are the same; true is not 1, and 1 is 1.0."""
+    """Whether two values of plain data are equal; true is not 1, and 1 is 1.0.
+
+    >>> same_value(1, 1.0), same_value(True, 1)
+    (True, False)
+    """
     return _marked(one) == _marked(other)
 
 
@@ -83,9 +92,13 @@ def _marked(value: Any) -> str:
 
 
 def contains_point(space: Space, values: Mapping[str, Any]) -> bool:
-    """Whether `values` is a point of the space: a value for each dimension that takes part, and no
-    other."""
-    wanted = [each for each in space if each.active(values)]
-    return {each.name for each in wanted} == set(values) and all(
-        each.holds(values[each.name]) for each in wanted
+    """Whether `values` is a point of the space: one value for each active dimension, and no other.
+
+    >>> rate = Dimension("rate", "float", low=0.1, high=1.0)
+    >>> contains_point((rate,), {"rate": 0.5}), contains_point((rate,), {"rate": 2.0})
+    (True, False)
+    """
+    wanted = [dimension for dimension in space if dimension.active(values)]
+    return {dimension.name for dimension in wanted} == set(values) and all(
+        dimension.holds(values[dimension.name]) for dimension in wanted
     )

@@ -1,10 +1,10 @@
-"""A recipe before it is checked: a tree of plain data, and where in a file each value stands."""
+"""A recipe before it is checked: a tree of plain data, and the file and line of each value."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from danlu.errors import Problem, RecipeError
 
@@ -12,11 +12,25 @@ DEEPEST = 50  # nested levels
 Where = Mapping[tuple[Any, ...], str]  # path of keys -> "file:line"
 
 
+@runtime_checkable
+class ArrayLike(Protocol):
+    """An array of numpy or torch."""
+
+    ndim: int
+
+    def tolist(self) -> Any:
+        """The array as (nested lists of) Python's numbers."""
+        ...
+
+
 def plain_data(value: Any, name: str) -> Any:
-    """A copy of `value` made of dicts with text keys, lists, text, numbers, true, false and null;
+    """A copy of `value` made of dicts with text keys, lists, texts, numbers, True, False and None;
     numpy's numbers become Python's.
 
-    Raises RecipeError, which calls the value `name`, for anything else.
+    Raises RecipeError for anything else; its messages call the value `name`.
+
+    >>> plain_data({"hidden": (32, 16)}, "recipe")
+    {'hidden': [32, 16]}
     """
     problems: list[Problem] = []
 
@@ -33,7 +47,7 @@ def plain_data(value: Any, name: str) -> Any:
             return value
         if isinstance(value, Mapping):
             result: dict[str, Any] = {}
-            for key, each in value.items():
+            for key, entry in value.items():
                 if str(key) in result:
                     problems.append(
                         Problem(
@@ -42,16 +56,14 @@ def plain_data(value: Any, name: str) -> Any:
                             "keep one of the two",
                         )
                     )
-                result[str(key)] = copy(each, (*path, str(key)))
+                result[str(key)] = copy(entry, (*path, str(key)))
             return result
         if isinstance(value, list | tuple):
-            return [copy(each, (*path, str(number))) for number, each in enumerate(value)]
+            return [copy(entry, (*path, str(number))) for number, entry in enumerate(value)]
         if isinstance(value, Path):
             return str(value)
-        if hasattr(value, "tolist") and getattr(value, "ndim", None) in (
-            0,
-            1,
-        ):  # numpy numbers and vectors
+        # numpy's numbers and vectors, torch's too; neither library is imported here
+        if isinstance(value, ArrayLike) and value.ndim in (0, 1):
             return copy(value.tolist(), path)
         for base in (str, bool, int, float):
             if isinstance(value, base):
@@ -72,14 +84,18 @@ def plain_data(value: Any, name: str) -> Any:
 
 
 def mapping_or_empty(value: Any) -> dict[str, Any]:
-    """The value where it is a mapping, else an empty one."""
+    """The value where it is a mapping, else an empty mapping."""
     return value if isinstance(value, dict) else {}
 
 
 def split_values(text: str) -> list[str]:
-    """The values of A,B,C; what stands in brackets or quotes is one."""
+    """The values of a list A,B,C; commas in brackets or quotes do not separate.
+
+    >>> split_values("a,[1,2],'b,c'")
+    ['a', '[1,2]', "'b,c'"]
+    """
     values, start, depth, quote = [], 0, 0, ""
-    for place, letter in enumerate(text):
+    for index, letter in enumerate(text):
         if quote:
             quote = "" if letter == quote else quote
         elif letter in "\"'":
@@ -89,6 +105,6 @@ def split_values(text: str) -> list[str]:
         elif letter in "]})":
             depth -= 1
         elif letter == "," and depth == 0:
-            values.append(text[start:place].strip())
-            start = place + 1
+            values.append(text[start:index].strip())
+            start = index + 1
     return [*values, text[start:].strip()]

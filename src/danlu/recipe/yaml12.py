@@ -108,12 +108,12 @@ def _compose(text: str, name: str) -> yaml.Node | None:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = mark.line if mark else 0
-        said = ", ".join(filter(None, [error.context, error.problem])) or str(error)
+        message = ", ".join(filter(None, [error.context, error.problem])) or str(error)
         raise RecipeError(
             [
                 Problem(
                     f"{name}:{line + 1}",
-                    f"this is not YAML: {said.strip()}.",
+                    f"this is not YAML: {message.strip()}.",
                     _yaml_hint(text, line),
                 )
             ]
@@ -147,7 +147,7 @@ def _compose(text: str, name: str) -> yaml.Node | None:
 def _yaml_hint(text: str, line: int) -> str:
     lines = text.splitlines()
     near = lines[max(line - 1, 0) : line + 1]
-    if any("\t" in each[: len(each) - len(each.lstrip())] for each in near):
+    if any("\t" in line_text[: len(line_text) - len(line_text.lstrip())] for line_text in near):
         return "YAML is indented with spaces, not tabs"
     if lines[line : line + 1] and re.search(r"(^|[:\s-])[@`%*&!]", lines[line]):
         return "put text that begins with a special character in quotes"

@@ -437,7 +437,7 @@ def build_optimizer(part: Part, groups: list[dict[str, Any]]) -> Optimizer:
 def build_augmentation(
     part: Part, inputs: Mapping[str, InputSpec], output: OutputSpec
 ) -> Augmentation:
-    """An augmentation for a model with these inputs and output: augment(batch, generator) -> Batch."""
+    """augment(batch, generator) -> Batch, for a model with these inputs and output."""
     return take("augmentations", part.name).build(part.options, inputs, output)
 
 

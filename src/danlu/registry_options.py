@@ -1,4 +1,4 @@
-"""Parts inside the options of another part: a name, or a mapping with a name and options, read into a Part.
+"""Parts inside the options of another part: a name, or a mapping of a name and options.
 
 The recipe reads the parts of its own sections; a part that holds further parts by target (weighted,
 per_target, multi_task) declares them with these types. `losses: dict[str, LossPart]` then takes

@@ -178,8 +178,8 @@ def test_without_labels_or_threshold_nothing_is_claimed() -> None:
 @pytest.mark.parametrize(
     ("labels", "said"),
     [
-        ([0, 1, 2] * 9, r"1 means anomaly"),
-        (["fine", "broken", "fine"] * 9, r"'broken' says neither|'fine' says neither"),
+        ([0, 1, 2] * 9, r"only 1 \(anomaly\) and 0 \(none\) are labels"),
+        (["fine", "broken", "fine"] * 9, r"'broken' is neither|'fine' is neither"),
     ],
 )
 def test_labels_that_say_neither_are_refused(tmp_path: Path, labels: list[Any], said: str) -> None:

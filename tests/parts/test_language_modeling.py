@@ -361,15 +361,17 @@ def test_the_gradient_of_the_loss_of_tokens_is_taken_once() -> None:
         total.backward()
 
 
-class Known:
+class ThreeCodes(language_modeling.LanguageModeling):
     """A task with three codes of known length."""
 
-    token_bytes = (0, 1, 3)
+    @property
+    def token_bytes(self) -> list[int]:
+        return [0, 1, 3]
 
 
 def test_bits_per_byte_count_the_bytes_that_tokens_write() -> None:
     metric = registry.take("metrics", "bits_per_byte").build(
-        registry.config("metrics", "bits_per_byte")(), Known()
+        registry.config("metrics", "bits_per_byte")(), ThreeCodes(language_modeling.Config())
     )
     target = torch.tensor([[1, 2, 0, IGNORED]])
     total = metric.count(torch.zeros(1, 4, 3), Batch({}, target, torch.arange(1)))

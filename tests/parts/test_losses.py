@@ -438,9 +438,9 @@ def test_focal_takes_one_alpha_for_two_classes_only() -> None:
 
 
 def test_a_weight_for_a_class_that_is_none_is_refused() -> None:
-    with pytest.raises(DanluError, match="'f' is no class of kind"):
+    with pytest.raises(DanluError, match="'f' is not a class of kind"):
         built("cross_entropy", {"class_weights": {"f": 2.0}}, task_of("classification"))
-    with pytest.raises(DanluError, match="'w' is no label"):
+    with pytest.raises(DanluError, match="'w' is not a label"):
         built("binary_cross_entropy", {"positive_weight": {"w": 2.0}}, task_of("multi_label"))
 
 

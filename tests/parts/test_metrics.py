@@ -590,7 +590,7 @@ def test_per_target_gives_each_target_its_own_metrics() -> None:
     ("metrics", "said"),
     [
         ({"price": ["accuracy"]}, "does not fit the task regression"),
-        ({"prize": ["r2"]}, "names the target prize"),
+        ({"prize": ["r2"]}, "names prize, which is no target"),
     ],
 )
 def test_per_target_refuses_what_does_not_fit(metrics: dict[str, Any], said: str) -> None:

@@ -62,7 +62,7 @@ def test_tags_are_numbered_and_a_type_has_all_its_tags() -> None:
 
 def test_a_tag_that_no_training_row_shows_is_refused_or_left_out() -> None:
     strange = sequence_column("tag", [["B-LOC", "O", "B-LOC"]])
-    with pytest.raises(DataError, match=r"B-LOC at 2 words, which the training rows never show"):
+    with pytest.raises(DataError, match=r"B-LOC at 2 words, which no training row has"):
         task_of().encode({"tag": strange})
     assert task_of(unseen="ignore").encode({"tag": strange}).values.tolist() == [
         IGNORED,
@@ -78,7 +78,7 @@ def test_tags_can_be_weighed() -> None:
     assert task.class_weights("balanced") == [
         6 / (5 * count) for count in (2, 1, 1, 1, 2)
     ]  # I-VP is seen nowhere
-    with pytest.raises(DataError, match="'B-PP' is no tag of tag"):
+    with pytest.raises(DataError, match="'B-PP' is not a tag of tag"):
         task.class_weights({"B-PP": 2.0})
 
 

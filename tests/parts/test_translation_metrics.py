@@ -111,7 +111,7 @@ def test_chrf_and_chrf_with_words() -> None:
 
 @pytest.mark.parametrize("name", ["bleu", "chrf", "rouge"])
 def test_a_task_without_text_is_refused(name: str) -> None:
-    with pytest.raises(RecipeError, match="the task gives no text"):
+    with pytest.raises(RecipeError, match="the task has no reference texts"):
         registry.build_metric(Part(name, registry.config("metrics", name)()), SimpleNamespace())
 
 

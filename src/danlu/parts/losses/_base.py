@@ -40,22 +40,22 @@ class AdversarialOptions(Protocol):
 
     @property
     def discriminator_steps(self) -> int:
-        """Updates of the discriminator for each of the generator."""
+        """Updates of the discriminator per update of the generator."""
         ...
 
     @property
     def penalty_every(self) -> int:
-        """Updates of which only one adds the penalties."""
+        """Penalties are added in one of so many updates."""
         ...
 
     @property
     def generator_learning_rate_scale(self) -> float:
-        """Times the learning rate, for the generator."""
+        """The generator's learning rate, as a multiple of the optimizer's."""
         ...
 
     @property
     def discriminator_learning_rate_scale(self) -> float:
-        """Times the learning rate, for the discriminator."""
+        """The discriminator's learning rate, as a multiple of the optimizer's."""
         ...
 
 

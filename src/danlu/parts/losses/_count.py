@@ -1,4 +1,4 @@
-"""What the losses share: rows counted as a tensor, constants on a device, targets where a place is left out."""
+"""What the losses share: counts of rows as tensors, constants on a device, targets with gaps."""
 
 from __future__ import annotations
 
@@ -13,11 +13,10 @@ if TYPE_CHECKING:
 
 
 class RowCount:
-    """A number of rows as a float32 scalar Tensor on a device, made once for each size.
+    """A number of rows as a float32 scalar Tensor on a device, made once for each number.
 
-    A loss needs it every step, and making a tensor costs more than the rest of its Python. What is
-    returned is shared: never change it in place. float32 holds whole numbers exactly up to 2**24.
-    """
+    A loss needs it at every step, and making a tensor costs more than the rest of its Python. The
+    tensor is shared: never change it in place. float32 holds whole numbers exactly up to 2**24."""
 
     def __init__(self) -> None:
         import torch
@@ -27,7 +26,9 @@ class RowCount:
 
     def __call__(self, count: int, device: torch.device) -> Tensor:
         torch = self._torch
-        if torch.compiler.is_compiling():  # a traced size may be a symbol, which is no key
+        if (
+            torch.compiler.is_compiling()
+        ):  # a traced size may be a symbol, which cannot be a dict key
             return torch.full((), float(count), device=device)
         count_tensor = self._tensors.get((count, device))
         if count_tensor is None:
@@ -35,7 +36,7 @@ class RowCount:
                 self._tensors.clear()
             with torch.inference_mode(
                 False
-            ):  # else one first made by an evaluation could not be used in training
+            ):  # a tensor made in inference mode cannot be used in training
                 count_tensor = self._tensors[count, device] = torch.full(
                     (), float(count), device=device
                 )
@@ -43,7 +44,7 @@ class RowCount:
 
 
 class DeviceConstant:
-    """A constant tensor, copied once to each device that asks for it."""
+    """A constant float32 tensor, copied once to each device that it is used on."""
 
     def __init__(self, values: list[float]) -> None:
         import torch
@@ -61,22 +62,24 @@ class DeviceConstant:
 
 
 def fill_missing(outputs: Tensor, target: Tensor) -> Tensor:
-    """The target (B, steps, size) with each place where nothing is asked (NaN) holding the output:
-    no difference and no gradient."""
+    """The target (B, steps, size) with the outputs in place of NaN, where neither a difference nor
+    a gradient arises."""
     return target.where(~target.isnan(), outputs.detach().to(target.dtype))
 
 
 def refuse_quantiles(loss: str, task: Task) -> None:
-    """Raises RecipeError where a task asks for quantiles, which only a loss of quantiles can
-    train."""
+    """Raises RecipeError for a task with quantiles, which only the loss `quantile` can train."""
     if isinstance(task, PredictsSteps) and task.quantiles:
-        message = f"the loss {loss} trains one number a step, and task.quantiles asks for {len(task.quantiles)}."
+        message = (
+            f"the loss {loss} trains one number per step, and task.quantiles asks for "
+            f"{len(task.quantiles)}."
+        )
         raise RecipeError(
             [Problem("recipe", message, "set loss: quantile, or leave task.quantiles out")]
         )
 
 
 def count_present(target: Tensor) -> Tensor:
-    """How many places of a target of steps are asked for (not NaN), a float32 scalar, at least
-    1."""
+    """The count of numbers of a target (B, steps, size) that are not NaN, a float32 scalar, at
+    least 1."""
     return (~target.isnan()).sum().clamp(min=1).float()

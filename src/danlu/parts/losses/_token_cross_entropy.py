@@ -1,7 +1,6 @@
-"""Cross-entropy over the places of token sequences, with half the passes over the logits that torch's own makes.
+"""Cross-entropy over tokens, with half the passes over the logits that torch's own makes.
 
-N places (rows times tokens), V classes.
-"""
+N tokens of all rows, V classes."""
 
 from __future__ import annotations
 
@@ -18,13 +17,13 @@ from danlu.terms import IGNORED
 def token_cross_entropy(
     logits_NV: Tensor, target_N: Tensor, weights_V: Tensor | None, label_smoothing: float
 ) -> Tensor:
-    """The sum over places of cross-entropy, float32 scalar; places whose target is IGNORED add
+    """The cross-entropy summed over tokens, a float32 scalar. Tokens whose target is IGNORED add
     nothing and get no gradient.
 
-    Smoothing and weights are those of torch.nn.functional.cross_entropy. On the CPU without weights
-    this is 2 to 3 times as fast: the gradient is made in place of the log-probabilities, and where
-    few places are asked (masked tokens) only those are looked at. Such a gradient can be taken
-    once."""
+    Smoothing and weights are those of torch.nn.functional.cross_entropy. Without weights on the CPU
+    this is 2 to 3 times as fast: the gradient is computed in place of the log-probabilities, and
+    where most tokens are IGNORED (masked language modelling) only the others are computed. The
+    gradient can then be taken only once."""
     if under_vmap():
         return gathered_cross_entropy(logits_NV, target_N, weights_V, label_smoothing)
     if weights_V is not None or logits_NV.device.type != "cpu":
@@ -48,11 +47,10 @@ def token_cross_entropy(
 def gathered_cross_entropy(
     logits_NV: Tensor, target: Tensor, weights_V: Tensor | None, label_smoothing: float
 ) -> Tensor:
-    """The sum over places of cross-entropy as torch's own, by operators that torch.func.vmap runs
-    for all models at once.
+    """The sum of torch's own cross-entropy, by operators that torch.func.vmap runs for all models
+    at once.
 
-    `target` holds classes (N,), IGNORED where nothing is asked, or probabilities (N, V).
-    """
+    `target` holds classes (N,), IGNORED where a token does not count, or probabilities (N, V)."""
     log_NV = logits_NV.log_softmax(dim=1)
     count = logits_NV.shape[1]
     if target.is_floating_point():
@@ -69,7 +67,7 @@ def gathered_cross_entropy(
 
 
 class _Summed(torch.autograd.Function):
-    """sum_n -(1 - s) log p_n[target_n] - s mean_c log p_n[c], whose gradient is p - (1 - s) one_hot
+    """sum_n -(1 - s) log p_n[target_n] - s mean_c log p_n[c], with its gradient p - (1 - s) one_hot
     - s / V."""
 
     @staticmethod
@@ -87,7 +85,7 @@ class _Summed(torch.autograd.Function):
         log_NV, target_N = ctx.saved_tensors
         gradient_NV = (
             log_NV.exp_()
-        )  # in place: a second backward pass is refused by autograd's own count of changes
+        )  # in place: autograd notices the change and refuses a second backward pass
         if ctx.smoothing:
             gradient_NV.sub_(ctx.smoothing / log_NV.shape[1])
         gradient_NV.scatter_add_(

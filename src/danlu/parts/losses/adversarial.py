@@ -1,6 +1,6 @@
 """Adversarial loss: what a discriminator and a generator make small against each other.
 
-r, f: the discriminator's logits of real and of generated rows. Each is averaged over rows.
+r, f: the discriminator's logits of real and of generated rows. Both are averaged over rows.
 
     form              discriminator                              generator
     non_saturating    softplus(-r) + softplus(f)                 softplus(-f)
@@ -8,13 +8,14 @@ r, f: the discriminator's logits of real and of generated rows. Each is averaged
     least_squares     ((r - 1)^2 + f^2) / 2                      (f - 1)^2 / 2
     wasserstein       f - r                                      -f
 
-To the discriminator's may be added, g the gradient of its logit by the image, |g| its length over
-all pixels:
+Penalties can be added to the discriminator's loss; g is the gradient of its logit with respect to
+the image, |g| its Euclidean norm over all pixels:
 
-    gradient_penalty * (|g| - 1)^2   at a random point between a real and a generated image (wasserstein needs it)
+    gradient_penalty * (|g| - 1)^2   at a random point between a real and a generated image
+                                     (wasserstein needs it)
     r1 / 2 * |g|^2                   at real images
 
-It says nothing of single outputs, so it is no score.
+The loss cannot score single outputs, so evaluation leaves it out.
 Sources: Goodfellow et al., 2014, arXiv:1406.2661; Lim and Ye, 2017, arXiv:1705.02894 (hinge); Mao
 et al., 2017, arXiv:1611.04076; Arjovsky et al., 2017, arXiv:1701.07875; Gulrajani et al., 2017,
 arXiv:1704.00028 (gradient penalty); Mescheder et al., 2018, arXiv:1801.04406 (R1); Karras et al.,
@@ -43,34 +44,38 @@ SCORED = False
 
 
 class Config(Options):
-    """Which game is played, and how."""
+    """The form of the loss, its penalties, and how often and how far each side is updated."""
 
     form: Literal["non_saturating", "hinge", "least_squares", "wasserstein"] = Field(
-        "hinge", description="The losses of both sides."
+        "hinge", description="The formulas of both sides."
     )
     discriminator_steps: int = Field(
         1,
         ge=1,
         le=100,
-        description="Updates of the discriminator for each of the generator; 5 is usual with wasserstein.",
+        description="Updates of the discriminator per update of the generator; 5 is usual with "
+        "wasserstein.",
     )
     gradient_penalty: float = Field(
         0.0,
         ge=0,
-        description="Weight of the distance of the gradient's length from 1, between real and generated images; 10 is usual.",
+        description="Weight of the squared distance of the gradient's norm from 1, at random "
+        "points between real and generated images; 10 is usual.",
     )
-    r1: float = Field(0.0, ge=0, description="Weight of the squared gradient at real images.")
+    r1: float = Field(0.0, ge=0, description="Weight of the squared gradient norm at real images.")
     penalty_every: int = Field(
         1,
         ge=1,
         le=1000,
-        description="Updates of which only one adds the penalties, that many times as strong.",
+        description="Penalties are added in one of so many updates, that many times as strong.",
     )
     generator_learning_rate_scale: float = Field(
-        1.0, ge=0, description="Times the learning rate, for the generator."
+        1.0, ge=0, description="The generator's learning rate, as a multiple of the optimizer's."
     )
     discriminator_learning_rate_scale: float = Field(
-        1.0, ge=0, description="Times the learning rate, for the discriminator."
+        1.0,
+        ge=0,
+        description="The discriminator's learning rate, as a multiple of the optimizer's.",
     )
 
     @model_validator(mode="after")
@@ -81,15 +86,14 @@ class Config(Options):
 
 
 class Adversarial(AdversarialLoss):
-    """The losses of both sides as (sum, count) over rows; `options` says how often each side moves,
-    and how far."""
+    """The losses of both sides as (sum, count) over rows."""
 
     def __init__(self, config: Config) -> None:
         self.options = self.config = config
         self._rows = RowCount()
 
     def count(self, batch: Batch) -> Tensor:
-        """How many rows are averaged."""
+        """The number of rows of the batch."""
         return self._rows(len(batch), batch.rows.device)
 
     def discriminator(self, real_B: Tensor, fake_B: Tensor) -> tuple[Tensor, Tensor]:
@@ -125,15 +129,13 @@ class Adversarial(AdversarialLoss):
 
     @property
     def penalised(self) -> bool:
-        """Whether there is any penalty."""
+        """Whether there is a penalty."""
         return bool(self.config.gradient_penalty or self.config.r1)
 
     def penalty(self, judge: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor) -> Tensor:
-        """The sum over rows of the penalties on `judge`'s gradient at images (B, ...); needs a
-        graph of its own, so float32.
+        """The sum over rows of the penalties on `judge`'s gradient at images (B, ...), in float32.
 
-        The point between is drawn from torch's own generator.
-        """
+        The random point is drawn from torch's global generator."""
         import torch
 
         total = real.new_zeros(())
@@ -149,16 +151,16 @@ class Adversarial(AdversarialLoss):
 
 
 def _slope(judge: Callable[[Tensor], Tensor], images: Tensor, squared: bool = False) -> Tensor:
-    """The length of each row's gradient (B,), or its square, as part of the graph."""
+    """The norm of each row's gradient (B,), or its square, differentiable."""
     import torch
 
     images = images.detach().requires_grad_()
     (gradient,) = torch.autograd.grad(judge(images).sum(), images, create_graph=True)
     squares_B = gradient.flatten(1).square().sum(dim=1)
-    # the root has no slope at 0: a tiny number keeps the second backward pass finite
+    # the square root has no derivative at 0: the small number keeps the second backward finite
     return squares_B if squared else (squares_B + 1e-12).sqrt()
 
 
 def build(config: Config, task: Task) -> Adversarial:
-    """The loss."""
+    """The loss; `task` makes no difference."""
     return Adversarial(config)

@@ -28,8 +28,8 @@ class Config(Options):
 
     positive_weight: Literal["balanced"] | Weight | dict[str, Weight] | None = Field(
         None,
-        description="Weight of a label where it is held: balanced (rows without it / rows with it), one number for all, or a "
-        "number by label (1 for those not named).",
+        description="Weight of a label in the rows that have it: balanced (rows without it / rows "
+        "with it), one number for all labels, or a number by label (1 for those not named).",
     )
 
 

@@ -1,12 +1,13 @@
 """Cross-entropy of classes: minus the logarithm of the probability given to the right class.
 
-    loss = -sum_c w_c q_c log softmax(outputs)_c,   q = (1 - s) target + s / classes   (s: label_smoothing)
+    loss = -sum_c w_c q_c log softmax(outputs)_c
+    q = (1 - s) target + s / classes                 (s: label_smoothing, w: class_weights)
 
-Divided by the sum of the rows' weights, sum_c w_c target_c: the number of rows where no class
-weights are given. (torch divides soft targets by the number of rows even with weights; here a soft
-target that is one-hot gives exactly the loss of the hard one.) Of tokens (B, T, classes) every
-place is a row of its own, and places where nothing is asked count nothing: nats a token. Label
-smoothing: Szegedy et al., 2015, arXiv:1512.00567."""
+Divided by the sum of the rows' weights, sum_c w_c target_c: the number of rows where there are no
+class weights. (torch divides soft targets by the number of rows even with weights; here a soft
+target that is one-hot gives exactly the loss of the hard one.) Of logits (B, T, classes) each token
+counts as a row, and IGNORED tokens do not count: nats per token. Label smoothing: Szegedy et al.,
+2015, arXiv:1512.00567."""
 
 from __future__ import annotations
 
@@ -37,16 +38,16 @@ class Config(Options):
     )
     class_weights: Literal["balanced"] | dict[str, Annotated[float, Field(gt=0)]] | None = Field(
         None,
-        description="Weight of a row by its class: balanced (rows / (classes * rows of the class)), or a weight by class name "
-        "(1 for those not named).",
+        description="Weight of a row by its class: balanced (rows / (classes * rows of the class)),"
+        " or a weight by class name (1 for those not named).",
     )
 
 
 class CrossEntropy(Loss):
-    """Cross-entropy over logits (B, classes); targets int64 (B,) or probabilities float32 (B,
+    """Cross-entropy over logits (B, classes) with targets int64 (B,) or probabilities float32 (B,
     classes).
 
-    Over logits (B, T, classes) with targets int64 (B, T), IGNORED where nothing is asked.
+    Or over logits (B, T, classes) with targets int64 (B, T), IGNORED where a token does not count.
     """
 
     def __init__(self, label_smoothing: float, weights: list[float] | None) -> None:
@@ -85,7 +86,7 @@ class CrossEntropy(Loss):
         return total, self.count(batch)
 
     def count(self, batch: Batch) -> Tensor:
-        """The sum of the weights of rows, or of the places asked of tokens."""
+        """The sum of the weights of the rows, or of the tokens that are not IGNORED."""
         target = batch.target
         if target.ndim == 2 and not target.is_floating_point():
             scored = target != IGNORED
@@ -99,8 +100,8 @@ class CrossEntropy(Loss):
 
 
 def build(config: Config, task: Task) -> CrossEntropy:
-    """The loss for a task with classes. Raises RecipeError for class weights where classes have no
-    counts (a vocabulary)."""
+    """The loss. Raises RecipeError for class weights with a task whose classes were not counted (a
+    vocabulary)."""
     if config.class_weights is None:
         return CrossEntropy(config.label_smoothing, None)
     if not isinstance(task, WeighsClasses):

@@ -1,9 +1,9 @@
-"""Connectionist temporal classification: minus the log probability of all ways to spell the target over the frames.
+"""Connectionist temporal classification: minus the log probability of all ways to spell the target.
 
-Divided by the characters of the targets, so that a long utterance weighs as much as its characters.
-A target that cannot be spelt in the frames there are (fewer frames than characters, a blank between
-equal ones counted) has an infinite loss, which stops the update and names the row. Source: Graves
-et al., 2006, "Connectionist temporal classification"."""
+Divided by the number of characters of the targets, so a recording weighs as much as its text is
+long. A target that needs more frames than there are (one per character, and one for a blank between
+two equal ones) has an infinite loss, which stops the update and names the row. Source: Graves et
+al., 2006, "Connectionist temporal classification"."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Config(Options):
 
 
 class Ctc(Loss):
-    """Over logits (B, T, S), column 0 the blank, and targets int64 (B, C) with 0 after the end."""
+    """Over logits (B, F, S), column 0 the blank, and targets int64 (B, C) with 0 after the end."""
 
     def __call__(self, outputs: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         import torch
@@ -41,7 +41,7 @@ class Ctc(Loss):
         ), self.count(batch)
 
     def count(self, batch: Batch) -> Tensor:
-        """The characters of the targets; at least 1."""
+        """The number of characters of the targets; at least 1."""
         return (batch.target != 0).sum().clamp(min=1).float()
 
 

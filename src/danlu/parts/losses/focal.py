@@ -1,10 +1,9 @@
-"""Focal loss: cross-entropy that cares less about rows already answered well, for rare classes and labels.
+"""Focal loss: cross-entropy with less weight on rows answered well, for rare classes and labels.
 
     loss = -a (1 - p)^gamma log p     p: the probability given to the truth, a: its alpha
 
-Averaged over rows (classes) or rows and labels (labels); alpha does not change the divisor.
-Source: Lin et al., 2017, arXiv:1708.02002.
-"""
+Averaged over rows (classes) or over rows and labels (labels); alpha does not change the divisor.
+Source: Lin et al., 2017, arXiv:1708.02002."""
 
 from __future__ import annotations
 
@@ -24,8 +23,8 @@ if TYPE_CHECKING:
     from danlu.terms import Batch
 
 FITS = ("classes", "labels")
-# Below this 1 - p counts as this: with gamma < 1 the slope of (1 - p)^gamma is infinite at p = 1,
-# and times 0 it would be NaN.
+# The smallest 1 - p: with gamma < 1 the slope of (1 - p)^gamma is infinite at p = 1, and times 0 it
+# would be NaN.
 LEAST_MISS = 1e-12
 
 
@@ -33,7 +32,7 @@ class Config(Options):
     """Options of focal."""
 
     gamma: float = Field(
-        2.0, ge=0, le=100, description="How fast well-answered rows fade; 0 is cross-entropy."
+        2.0, ge=0, le=100, description="How much less rows answered well weigh; 0 is cross-entropy."
     )
     alpha: (
         Literal["balanced"]
@@ -42,8 +41,9 @@ class Config(Options):
         | None
     ) = Field(
         None,
-        description="Weight of the truth: a number for a held label or the positive of two classes (the others get 1 minus it), "
-        "balanced (rows / (classes * rows of the class)), a number by class (1 for those not named), or null for none.",
+        description="Weight of the truth: a number for a label that a row has, or for the positive "
+        "of two classes (the others get 1 minus it), balanced (rows / (classes * rows of the "
+        "class)), a number by class (1 for those not named), or null for none.",
     )
 
 
@@ -70,7 +70,7 @@ class FocalOfClasses(Loss):
         return total, self.count(batch)
 
     def count(self, batch: Batch) -> Tensor:
-        """The rows."""
+        """The number of rows."""
         target = batch.target
         return self._rows(target.shape[0], target.device)
 
@@ -95,13 +95,13 @@ class FocalOfLabels(Loss):
         ).sum(), self.count(batch)
 
     def count(self, batch: Batch) -> Tensor:
-        """Rows times labels."""
+        """The number of rows times labels."""
         target = batch.target
         return self._labels(target.numel(), target.device)
 
 
 def focal_terms(log_p: Tensor, gamma: float) -> Tensor:
-    """-(1 - p)^gamma log p, from log p; 1 - p is taken without cancellation."""
+    """-(1 - p)^gamma log p of log p (any shape); 1 - p is computed without cancellation."""
     return -((-log_p.expm1()).clamp(min=LEAST_MISS) ** gamma) * log_p
 
 

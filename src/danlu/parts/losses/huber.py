@@ -1,9 +1,9 @@
-"""Huber loss: squared for small differences, absolute for large ones, so that single wild targets pull less.
+"""Huber loss: squared for small differences, absolute for large ones, so that outliers pull less.
 
-    0.5 d^2  where |d| <= delta,  delta (|d| - 0.5 delta)  elsewhere;  d: output minus target, averaged over all numbers
+    0.5 d^2  where |d| <= delta,  delta (|d| - 0.5 delta)  elsewhere
 
-Source: Huber, 1964, "Robust estimation of a location parameter".
-"""
+d: output minus target, averaged over all numbers.
+Source: Huber, 1964, "Robust estimation of a location parameter"."""
 
 from __future__ import annotations
 
@@ -30,12 +30,14 @@ class Config(Options):
     delta: float = Field(
         1.0,
         gt=0,
-        description="Where squared turns into absolute; with scale_target in standard deviations of the target.",
+        description="The difference above which the loss grows linearly; with scale_target "
+        "in standard deviations of the target.",
     )
 
 
 class Huber(Loss):
-    """Huber loss over outputs and targets (B, size), or (B, steps, size) where NaN asks nothing."""
+    """Huber loss over outputs and targets (B, size), or (B, steps, size) where NaN does not
+    count."""
 
     def __init__(self, delta: float) -> None:
         from torch.nn.functional import huber_loss
@@ -51,7 +53,7 @@ class Huber(Loss):
         ), self.count(batch)
 
     def count(self, batch: Batch) -> Tensor:
-        """How many numbers are averaged: rows times targets (times steps, those asked for)."""
+        """The count of numbers averaged: rows times targets, times the steps that are not NaN."""
         target = batch.target
         return (
             self._numbers(target.numel(), target.device)
@@ -61,6 +63,6 @@ class Huber(Loss):
 
 
 def build(config: Config, task: Task) -> Huber:
-    """The loss. Raises RecipeError for a task of quantiles."""
+    """The loss. Raises RecipeError for a task with quantiles."""
     refuse_quantiles("huber", task)
     return Huber(config.delta)

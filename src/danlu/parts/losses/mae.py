@@ -1,7 +1,7 @@
-"""Mean absolute error: the size of output minus target, averaged over all numbers; its best constant guess is the median.
+"""Mean absolute error: |output - target|, averaged over all numbers.
 
-With scale_target the difference is in standard deviations of the training target.
-"""
+Its best constant answer is the median. With scale_target the difference is in standard deviations
+of the training target."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class Config(Options):
 
 
 class MeanAbsoluteError(Loss):
-    """Absolute error over outputs and targets (B, size), or (B, steps, size) where NaN asks
-    nothing."""
+    """Absolute error over outputs and targets (B, size), or (B, steps, size) where NaN does not
+    count."""
 
     def __init__(self) -> None:
         from torch.nn.functional import l1_loss
@@ -39,7 +39,7 @@ class MeanAbsoluteError(Loss):
         return self._l1_loss(outputs.float(), target, reduction="sum"), self.count(batch)
 
     def count(self, batch: Batch) -> Tensor:
-        """How many numbers are averaged: rows times targets (times steps, those asked for)."""
+        """The count of numbers averaged: rows times targets, times the steps that are not NaN."""
         target = batch.target
         return (
             self._numbers(target.numel(), target.device)
@@ -49,6 +49,6 @@ class MeanAbsoluteError(Loss):
 
 
 def build(config: Config, task: Task) -> MeanAbsoluteError:
-    """The loss. Raises RecipeError for a task of quantiles."""
+    """The loss. Raises RecipeError for a task with quantiles."""
     refuse_quantiles("mae", task)
     return MeanAbsoluteError()

@@ -25,8 +25,8 @@ class Config(Options):
 
 
 class MeanSquaredError(Loss):
-    """Squared error over outputs and targets (B, size), or (B, steps, size) where NaN asks
-    nothing."""
+    """Squared error over outputs and targets (B, size), or (B, steps, size) where NaN does not
+    count."""
 
     def __init__(self) -> None:
         from torch.nn.functional import mse_loss
@@ -39,7 +39,7 @@ class MeanSquaredError(Loss):
         return self._mse_loss(outputs.float(), target, reduction="sum"), self.count(batch)
 
     def count(self, batch: Batch) -> Tensor:
-        """How many numbers are averaged: rows times targets (times steps, those asked for)."""
+        """The count of numbers averaged: rows times targets, times the steps that are not NaN."""
         target = batch.target
         return (
             self._numbers(target.numel(), target.device)
@@ -49,6 +49,6 @@ class MeanSquaredError(Loss):
 
 
 def build(config: Config, task: Task) -> MeanSquaredError:
-    """The loss. Raises RecipeError for a task of quantiles."""
+    """The loss. Raises RecipeError for a task with quantiles."""
     refuse_quantiles("mse", task)
     return MeanSquaredError()

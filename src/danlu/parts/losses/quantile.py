@@ -1,9 +1,9 @@
-"""Quantile (pinball) loss of forecasts: each of the task's quantiles is trained to be exceeded as often as it says.
+"""Quantile (pinball) loss: the truth is to lie below the quantile q in a share q of all cases.
 
-    max(q d, (q - 1) d)   d: target minus output for the quantile q, averaged over quantiles and all numbers asked for
+    max(q d, (q - 1) d)   d: target minus output for the quantile q
 
-Targets are in standard deviations of the training rows. Source: Koenker and Bassett, 1978,
-doi:10.2307/1913643."""
+Averaged over quantiles and over all numbers that are not NaN. Targets are in standard deviations of
+the training rows. Source: Koenker and Bassett, 1978, doi:10.2307/1913643."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ FITS = ("steps",)
 
 
 class Config(Options):
-    """quantile has no options; which quantiles is said by the task (task.quantiles)."""
+    """quantile has no options; the quantiles are those of the task (task.quantiles)."""
 
 
 class PinballLoss(Loss):
     """Pinball loss over outputs (B, steps, variables * quantiles) and targets (B, steps,
-    variables), NaN where nothing is asked."""
+    variables), where NaN does not count."""
 
     def __init__(self, quantiles: list[float]) -> None:
         self._quantiles = DeviceConstant(quantiles)
@@ -41,16 +41,16 @@ class PinballLoss(Loss):
         wrong = fill_missing(predicted, target) - predicted
         quantiles = self._quantiles(outputs.device)
         loss = (quantiles * wrong).maximum((quantiles - 1) * wrong)
-        # at 0 the two branches share the gradient, which is none only for the median
+        # at 0 both branches get half of the gradient, which cancels for the median alone
         return loss.masked_fill(target.isnan(), 0.0).sum() / self.many, self.count(batch)
 
     def count(self, batch: Batch) -> Tensor:
-        """How many numbers are asked for."""
+        """The count of numbers that are not NaN."""
         return count_present(batch.target)
 
 
 def build(config: Config, task: PredictsSteps) -> PinballLoss:
-    """The loss. Raises RecipeError for a task that asks for no quantiles."""
+    """The loss. Raises RecipeError for a task without quantiles."""
     if not task.quantiles:
         message = "the loss quantile needs quantiles to train, and task.quantiles names none."
         raise RecipeError(

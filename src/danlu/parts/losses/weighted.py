@@ -1,8 +1,8 @@
 """The losses of several targets, each times its weight (task.targets.NAME.weight).
 
-Each target takes its task's own default loss unless `losses` names another. The sum is over targets
-of weight times mean loss, each mean over its own rows and weights, so a target with many numbers
-does not drown one with a single class."""
+Each target takes its task's own default loss unless `losses` names another. The loss is the sum
+over targets of weight times mean loss, each mean over its own rows and weights, so that a target of
+many numbers does not outweigh one of a single class."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ class Config(Options):
     """Options of weighted."""
 
     losses: dict[str, LossPart] = Field(
-        {}, description="By name of the target: its loss; those not named take their task's own."
+        {}, description="The loss of each target by name; targets not named take their task's own."
     )
 
 
 class Weighted(Loss):
-    """One entry a target: the weighted sum of its loss, and its count."""
+    """One entry per target: the weighted sum of its loss, and its count."""
 
     def __init__(self, task: CombinesTasks, losses: dict[str, Loss]) -> None:
         import torch
@@ -54,7 +54,7 @@ class Weighted(Loss):
         return self._stack(sums), self._stack(counts)
 
     def count(self, batch: Batch) -> Tensor:
-        """Each target's own count, (targets,)."""
+        """The count of each target, (targets,)."""
         return self._stack(
             [
                 loss.count(Batch(batch.inputs, batch.target[name], batch.rows))
@@ -64,8 +64,8 @@ class Weighted(Loss):
 
 
 def build(config: Config, task: CombinesTasks) -> Weighted:
-    """The losses in the order of the task's targets. Raises RecipeError for a target that is none
-    and a loss that does not fit."""
+    """The losses in the order of the task's targets. Raises RecipeError for a name that is no
+    target and for a loss that does not fit."""
     for name in config.losses:
         if name not in task.tasks:
             targets = list(task.tasks)

@@ -1,4 +1,4 @@
-"""What precision, recall and F1 share: right, predicted and true rows per class, and how classes become one number."""
+"""What precision, recall and F1 share: right, predicted and true rows per class, and averages."""
 
 from __future__ import annotations
 

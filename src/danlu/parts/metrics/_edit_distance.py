@@ -1,4 +1,4 @@
-"""How many insertions, deletions and replacements lead from one sequence to another."""
+"""How many insertions, deletions and replacements turn one sequence into another."""
 
 from __future__ import annotations
 
@@ -8,8 +8,12 @@ import numpy as np
 
 
 def edits(one: Sequence[str], other: Sequence[str]) -> int:
-    """The least number of insertions, deletions and replacements that make `other` of `one`.
-    Source: Levenshtein, 1966."""
+    """The fewest insertions, deletions and replacements that turn `one` into `other` (Levenshtein,
+    1966).
+
+    >>> edits("kitten", "sitting")
+    3
+    """
     codes: dict[str, int] = {}
     left = np.array([codes.setdefault(piece, len(codes)) for piece in one], dtype=np.int64)
     right = np.array([codes.setdefault(piece, len(codes)) for piece in other], dtype=np.int64)
@@ -18,8 +22,8 @@ def edits(one: Sequence[str], other: Sequence[str]) -> int:
     columns = np.arange(len(right) + 1)
     row = columns.copy()
     for number, code in enumerate(left, start=1):
-        # replacing and deleting look one row back; inserting looks along the row, which a running
-        # minimum does at once
+        # replacements and deletions depend on the row before; insertions depend on the same row,
+        # where a running minimum computes all at once
         changed = np.minimum(row[:-1] + (right != code), row[1:] + 1)
         without_insertions = np.concatenate([[number], changed])
         row = np.minimum.accumulate(without_insertions - columns) + columns
@@ -29,8 +33,12 @@ def edits(one: Sequence[str], other: Sequence[str]) -> int:
 def error_rate(
     predictions: Sequence[Sequence[str]], references: Sequence[Sequence[str]]
 ) -> float | None:
-    """Edits over all rows, divided by the length of all references; None where the references are
-    empty."""
+    """The edits of all rows, divided by the length of all references; None where the references are
+    empty.
+
+    >>> error_rate(["abd", "x"], ["abc", "x"])
+    0.25
+    """
     length = sum(len(reference) for reference in references)
     if not length:
         return None

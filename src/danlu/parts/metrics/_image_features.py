@@ -1,8 +1,7 @@
-"""How images are looked at to be compared: through a classifier that danlu trained, or as they are, small.
+"""Features of images, which metrics of generated images compare: a classifier's, or small greys.
 
-What metrics of generated images share. Features are float32 (N, D). The classifier is another run's
-artifact; whoever owns artifacts hands it over (`Observer.wear`), since a metric stands below them.
-"""
+Features are float32 (N, D). The classifier is the artifact of another run; the evaluation hands it
+over (`ImageFeatures.use_classifier`), since metrics cannot read artifacts."""
 
 from __future__ import annotations
 
@@ -15,14 +14,16 @@ from danlu.terms import InputSpec
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-SIDE = 8  # of the small image that stands for an image where there is no classifier
+SIDE = 8  # of the small image that gives the features where there is no classifier
 
 
 class ImageFeatures:
-    """Looks at images (N, C, H, W) on the scale of the normalised input `image` of a task.
+    """features(images) of images (N, C, H, W) on the scale of `image`, the normalised input of a
+    task.
 
-    `classifier` is the path of an artifact; null: the features are the image's own shades, averaged
-    to at most 8x8."""
+    classifier   the path of an artifact, whose last layer's inputs are the features; None: the
+                 features are the shades of the image, averaged to at most 8x8
+    """
 
     def __init__(self, classifier: str | None, image: InputSpec) -> None:
         self.classifier = classifier
@@ -34,19 +35,20 @@ class ImageFeatures:
     def use_classifier(
         self, module: nn.Module, inputs: Mapping[str, InputSpec], names: Sequence[str]
     ) -> None:
-        """Look through a classifier: its module, its inputs, the names of its classes.
-        ArtifactError where it looks at something else."""
+        """Take the features from a classifier: its module, its inputs, the names of its classes.
+        ArtifactError where its input is another than these images."""
         from danlu.parts.metrics._penultimate import PenultimateLayer
 
         own = inputs.get("image")
         if own is None or set(inputs) != {"image"} or own.shape != self.image.shape:
             there = (
-                "no image alone"
+                "other inputs than one image"
                 if own is None or len(inputs) > 1
                 else "x".join(map(str, own.shape))
             )
             raise ArtifactError(
-                f"this classifier takes {there}, and the images are {'x'.join(map(str, self.image.shape))} (channels, height, width).",
+                f"this classifier takes {there}, and the images are "
+                f"{'x'.join(map(str, self.image.shape))} (channels, height, width).",
                 where=str(self.classifier),
                 hint="train one on the same images",
             )
@@ -66,7 +68,7 @@ class ImageFeatures:
 
 
 def _shades(images: Tensor, image: InputSpec) -> Tensor:
-    """Images from 0 to 1, rounded to the 256 shades that a picture can hold."""
+    """Images from 0 to 1, rounded to the 256 shades of an 8-bit channel."""
     mean, std = _channels(image.mean, images), _channels(image.std, images)
     return ((images.float() * std + mean).clamp(0, 1) * 255).round() / 255
 

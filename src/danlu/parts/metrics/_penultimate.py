@@ -1,7 +1,6 @@
-"""What a trained network sees before it decides: the input of its last linear layer.
+"""The features that a trained network decides by: the input of its last linear layer.
 
-B batch, D features, S outputs.
-"""
+B batch, D features, S outputs."""
 
 from __future__ import annotations
 
@@ -13,11 +12,11 @@ from torch import Tensor, nn
 
 
 class PenultimateLayer:
-    """seen(inputs) -> (features (B, D), outputs (B, S)), both float32, in evaluation mode and
+    """layer(inputs) -> (features (B, D), outputs (B, S)), both float32, in evaluation mode and
     without gradients.
 
     The last linear layer is the one called last. Raises ValueError where the network has none, or
-    one that sees more than a row at once."""
+    one whose input is not one vector per row."""
 
     def __init__(self, module: nn.Module) -> None:
         self.module = module.eval()

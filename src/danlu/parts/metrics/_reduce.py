@@ -1,4 +1,4 @@
-"""What the metrics share: right answers per class, ranks, errors in units, averages that are never NaN."""
+"""What the metrics share: counts per class, ranks, errors in units, averages without NaN."""
 
 from __future__ import annotations
 
@@ -15,10 +15,9 @@ if TYPE_CHECKING:
 
 
 def refuse_no_text(metric: str, task: Task) -> None:
-    """Raises RecipeError where a task has no text to compare: a metric that reads text has nothing
-    to read."""
+    """Raises RecipeError for a task without reference texts, which a text metric needs."""
     if not isinstance(task, HasReferences):
-        message = f"the metric {metric} compares generated text with references, and the task gives no text."
+        message = f"the metric {metric} compares texts, and the task has no reference texts."
         raise RecipeError(
             [Problem("recipe", message, "leave it out, or choose task: sequence_to_sequence")]
         )
@@ -27,11 +26,12 @@ def refuse_no_text(metric: str, task: Task) -> None:
 def differences(
     task: HasUnits, outputs: Tensor, target: Tensor, units: str
 ) -> tuple[Tensor, Tensor]:
-    """(outputs minus target, how many are asked for): float64 (..., size), 0 where nothing is
-    asked; int64 (size,).
+    """(outputs minus target, how many count): float64 (..., size), 0 where the target is NaN; int64
+    (size,).
 
-    units   "data": those of the target; "scaled": standard deviations of the training rows; "auto": those of the data for numbers,
-            scaled for steps, whose several variables have no unit in common
+    units   "data": the units of the target
+            "scaled": standard deviations of the training rows
+            "auto": "data" for numbers, "scaled" for steps, whose variables have no unit in common
     """
     import torch
 
@@ -48,8 +48,7 @@ def differences(
 
 
 def value_names(task: HasUnits) -> tuple[str, ...]:
-    """What the numbers that are compared are called: the variables of a forecast, else the
-    outputs."""
+    """The names of the numbers compared: the variables of a forecast, else the outputs."""
     return task.variables if isinstance(task, PredictsSteps) else task.output.names
 
 
@@ -57,24 +56,36 @@ UNITS = Literal["auto", "data", "scaled"]
 
 
 UNITS_MEANING = (
-    "Units of the differences: of the data, or standard deviations of the training rows; auto: of the data for numbers, scaled for "
-    "forecasts, as the literature has them."
+    "Units of the differences: data (those of the target) or scaled (standard deviations of the "
+    "training rows); auto: data for numbers, scaled for forecasts, as in the literature."
 )
 
 
 def label_in_units(name: str, units: str) -> str:
-    """What a metric is called where its units are chosen: mae, mae_in_units, mae_scaled."""
+    """The score's name where its units are chosen: mae, mae_in_units, mae_scaled.
+
+    >>> label_in_units("mae", "data")
+    'mae_in_units'
+    """
     return {"data": f"{name}_in_units", "scaled": f"{name}_scaled"}.get(units, name)
 
 
 def finite_or_none(value: float | Tensor) -> float | None:
-    """A plain float, or None where it is no finite number."""
+    """A plain float, or None for infinity and NaN.
+
+    >>> finite_or_none(float("inf")) is None
+    True
+    """
     value = float(value)
     return value if math.isfinite(value) else None
 
 
 def ratio(part: float | Tensor, whole: float | Tensor) -> float | None:
-    """part / whole as a plain float, or None where whole is 0."""
+    """part / whole as a plain float, or None where whole is 0.
+
+    >>> ratio(1, 4)
+    0.25
+    """
     whole = float(whole)
     return finite_or_none(float(part) / whole) if whole else None
 
@@ -82,8 +93,8 @@ def ratio(part: float | Tensor, whole: float | Tensor) -> float | None:
 def by_target(
     name: str, values: Tensor, targets: tuple[str, ...]
 ) -> float | dict[str, float | None] | None:
-    """One target: its number. Several: {name: their mean, "target/name": each}; None where a number
-    is not finite."""
+    """The score of one target: its number. Of several: {name: their mean, "target/name": number}.
+    None in place of a number that is not finite."""
     scores = [finite_or_none(value) for value in values.tolist()]
     if len(scores) == 1:
         return scores[0]
@@ -96,11 +107,11 @@ def by_target(
 
 
 def count_per_class(predicted: Tensor, target: Tensor, classes: int) -> dict[str, Tensor]:
-    """How often each class was rightly predicted, predicted at all, and true: right, predicted,
-    actual, each int64 (classes,).
+    """How often each class was predicted rightly, predicted, and true: {"right", "predicted",
+    "actual"}, each int64 (classes,).
 
-    Class numbers (B,) and (B,), or labels given (bool) and held (0/1), both (B, classes).
-    """
+    `predicted` and `target` are class numbers (B,), or labels predicted (bool) and true (0/1), both
+    (B, classes)."""
     if predicted.ndim == 2:
         has_label = target > 0.5
         return {
@@ -115,12 +126,12 @@ def count_per_class(predicted: Tensor, target: Tensor, classes: int) -> dict[str
     }
 
 
-_CELLS = 1 << 24  # logits whose logarithms are taken at a time
+_CELLS = 1 << 24  # logits whose softmax is computed at a time
 
 
 def token_nats(outputs: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """(the cross-entropy of all places asked, float64 scalar; which are asked, bool (B, T)) of
-    logits (B, T, V) and int64 (B, T)."""
+    """(the cross-entropy of all tokens that are not IGNORED, float64 scalar; which those are, bool
+    (B, T)) of logits (B, T, V) and int64 (B, T)."""
     import torch
     from torch.nn.functional import cross_entropy
 
@@ -139,13 +150,16 @@ AVERAGES = Literal["auto", "binary", "macro", "micro", "weighted"]
 
 
 def chosen_average(average: str, metric: str, task: Task) -> str:
-    """`average`, "auto" resolved: binary for two classes, else macro. RecipeError for binary where
-    there is no positive class."""
+    """`average` with "auto" resolved: binary for two classes, else macro. RecipeError for binary
+    without two classes."""
     two = isinstance(task, ClassifiesRows) and len(task.classes) == 2
     if average == "auto":
         return "binary" if two else "macro"
     if average == "binary" and not two:
-        message = f"metrics: average binary of {metric} needs two classes, and the task has {len(task.classes)} classes or labels."
+        count = len(task.classes)
+        message = (
+            f"metrics: average binary of {metric} needs two classes, and the task has {count}."
+        )
         raise RecipeError([Problem("recipe", message, "choose macro, micro or weighted")])
     return average
 
@@ -153,11 +167,15 @@ def chosen_average(average: str, metric: str, task: Task) -> str:
 def averaged(
     top: Tensor, bottom: Tensor, total: dict[str, Tensor], average: str, positive: int
 ) -> float | None:
-    """top / bottom a class, as one number.
+    """top / bottom of each class as one number.
 
-    binary: that of the positive class; macro: the mean over classes; weighted: the mean weighted by
-    true rows; micro: of the sums. A class that is neither true nor predicted anywhere is left out;
-    0 / 0 of a class that is one of the two counts as 0."""
+    binary     that of the positive class
+    macro      the mean over classes
+    weighted   the mean weighted by the true rows of each class
+    micro      the sum of top over the sum of bottom
+
+    A class that is neither true nor predicted in any row is left out; where only one of the two is
+    missing, 0 / 0 counts as 0."""
     if average == "micro":
         return ratio(top.sum(), bottom.sum())
     values = top.double() / bottom.clamp(min=1)
@@ -170,11 +188,11 @@ def averaged(
 
 
 def counts_by_score(scores: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
-    """(positives, negatives): how many rows of each hold each distinct score, scores ascending;
-    int64, equal scores together.
+    """(positives, negatives): how many rows of each kind have each distinct score, scores
+    ascending; int64.
 
-    `scores` (N,) and `truth` bool (N,). Whatever depends on order only (AUROC, average precision)
-    is exact from these."""
+    `scores` (N,), `truth` bool (N,). Scores that depend on order alone (AUROC, average precision)
+    are exact when computed from these."""
     ordered, order = scores.sort()
     _, group, rows = ordered.unique_consecutive(return_inverse=True, return_counts=True)
     positives = rows.new_zeros(len(rows)).index_add_(0, group, truth[order].to(rows.dtype))
@@ -184,12 +202,11 @@ def counts_by_score(scores: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
 def one_against_rest(
     outputs: Tensor, target: Tensor, task: Task
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """(scores, truth) of every ranking a task asks for: one for two classes, else one a class or
-    label.
+    """(scores, truth) of every ranking of a task: one for two classes, else one per class or label.
 
-    Scores rise with the probability. They are taken from the logits of the whole split, in float64:
-    float32 probabilities near 1 would tie rows that the model tells apart. One ranking is made at a
-    time: all at once would be eight times the outputs' memory."""
+    Scores rise with the probability. They come from the logits of the whole split, in float64:
+    float32 probabilities near 1 would tie rows that the logits tell apart. One ranking is made at a
+    time: all at once would take eight times the memory of the outputs."""
     import torch
 
     if target.ndim == 2:
@@ -209,6 +226,10 @@ def one_against_rest(
 
 
 def mean_of_present(values: list[float | None]) -> float | None:
-    """The mean of the values that are not None; None where all are."""
+    """The mean of the values that are not None; None where all are.
+
+    >>> mean_of_present([1.0, None, 2.0])
+    1.5
+    """
     present = [value for value in values if value is not None]
     return sum(present) / len(present) if present else None

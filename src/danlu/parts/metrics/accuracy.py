@@ -1,4 +1,6 @@
-"""Accuracy: the share of rows answered right (with several labels: rows whose every label is right; of tokens: places)."""
+"""Accuracy: the share of rows answered right.
+
+With several labels a row is right where each of its labels is; with tokens each token counts."""
 
 from __future__ import annotations
 
@@ -24,7 +26,7 @@ class Config(Options):
 
 
 class Accuracy(Metric):
-    """Right rows and all rows; of tokens the places where something is asked."""
+    """Counts right rows and all rows (or tokens)."""
 
     def __init__(self, task: Task) -> None:
         self.task = task

@@ -1,8 +1,8 @@
-"""How well anomalies were found: the share of rows flagged and, where labels are known, precision, recall, F1 and average precision.
+"""Anomaly detection: share of rows flagged, average precision, precision, recall and F1.
 
-Average precision needs no threshold: it is high where true anomalies have the highest scores. It is
-the score proper; the others stand beside it as "anomalies/f1" and so on, None before the threshold
-is learnt (when training ends)."""
+The score is average precision, which needs no threshold: it is high where true anomalies have the
+highest scores. The others are "anomalies/flagged", "anomalies/f1" and so on, None before the
+threshold is learnt (when training ends). All but the share of flagged rows need labels."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Config(Options):
 
 
 class FoundAnomalies(Metric):
-    """Scores and labels of the rows; -1 is a row that no label speaks of."""
+    """Collects scores and labels of the rows; the label -1 means unknown."""
 
     joined = True
     label = "anomalies/average_precision"
@@ -44,7 +44,7 @@ class FoundAnomalies(Metric):
         }
 
     def score(self, total: dict[str, Tensor]) -> dict[str, float | None]:
-        """All of them by full name."""
+        """All scores by full name."""
         scores, labelled = total["score"], total["label"] >= 0
         threshold = self.task.threshold
         scores_by_name: dict[str, float | None] = {self.label: None}
@@ -78,7 +78,7 @@ class FoundAnomalies(Metric):
 
 
 def build(config: Config, task: Task) -> FoundAnomalies:
-    """The metric. Raises RecipeError for a task that looks for no anomalies."""
+    """The metric. Raises RecipeError for a task that detects no anomalies."""
     if not isinstance(task, ScoresAnomalies):
         message = "the metric anomalies belongs to task: anomaly_detection."
         raise RecipeError([Problem("recipe", message, "leave anomalies out of metrics")])

@@ -1,8 +1,8 @@
-"""AUROC: how often a row that has the class is ranked above one that has not; 0.5 is guessing, 1 is perfect.
+"""AUROC: how often a row of the class scores above one that is not; 0.5 is guessing, 1 is perfect.
 
-Exact, equal scores count half. Two classes: the positive one; more classes: each against the rest,
-mean over classes; labels: mean over labels. Classes that all rows or no row has are left out of the
-mean.
+Exact; equal scores count half. Two classes: of the positive class; more classes: of each against
+the rest, mean over classes; labels: mean over labels. Classes that all rows or no row has are left
+out of the mean.
 Source: Hanley and McNeil, 1982, "The meaning and use of the area under a receiver operating
 characteristic (ROC) curve"."""
 
@@ -29,7 +29,7 @@ class Config(Options):
 
 
 class AreaUnderCurve(Metric):
-    """Outputs and targets of all rows."""
+    """Collects the outputs and targets of all rows."""
 
     joined = True
 
@@ -37,7 +37,7 @@ class AreaUnderCurve(Metric):
         self.task = task
 
     def count(self, outputs: Tensor, batch: Batch) -> dict[str, Tensor]:
-        """outputs (B, size) and target as they are."""
+        """outputs (B, size) and target, unchanged."""
         return {"outputs": outputs, "target": batch.target}
 
     def score(self, total: dict[str, Tensor]) -> float | None:
@@ -50,8 +50,13 @@ class AreaUnderCurve(Metric):
 
 
 def area(scores: Tensor, truth: Tensor) -> float | None:
-    """The area under the curve of one ranking; None where all rows or none are true. Counted in
-    whole numbers."""
+    """The area under the curve of one ranking, counted in whole numbers; None where all rows or
+    none are true.
+
+    >>> import torch
+    >>> area(torch.tensor([0.1, 0.4, 0.8]), torch.tensor([False, True, True]))
+    1.0
+    """
     positives, negatives = counts_by_score(scores, truth)
     below = negatives.cumsum(dim=0) - negatives
     half_wins = (positives * (2 * below + negatives)).sum()

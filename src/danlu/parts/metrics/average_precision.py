@@ -1,10 +1,10 @@
-"""Average precision: the area under the precision-recall curve, as a sum of steps; says more than AUROC where the class is rare.
+"""Average precision: the area under the precision-recall curve, as a sum of steps.
 
     sum over thresholds, falling, of (recall_n - recall_(n-1)) precision_n
 
-Exact, equal scores are one threshold. Two classes: the positive one; more classes: each against the
-rest, mean over classes; labels: mean over labels. Classes that no row has are left out of the mean.
-"""
+Says more than AUROC where the class is rare. Exact; equal scores are one threshold. Two classes: of
+the positive class; more classes: of each against the rest, mean over classes; labels: mean over
+labels. Classes that no row has are left out of the mean."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Config(Options):
 
 
 class AveragePrecision(Metric):
-    """Outputs and targets of all rows."""
+    """Collects the outputs and targets of all rows."""
 
     joined = True
 
@@ -37,7 +37,7 @@ class AveragePrecision(Metric):
         self.task = task
 
     def count(self, outputs: Tensor, batch: Batch) -> dict[str, Tensor]:
-        """outputs (B, size) and target as they are."""
+        """outputs (B, size) and target, unchanged."""
         return {"outputs": outputs, "target": batch.target}
 
     def score(self, total: dict[str, Tensor]) -> float | None:

@@ -1,9 +1,9 @@
-"""Bits per byte: the cross-entropy of all tokens in bits, divided by the bytes of UTF-8 that they write.
+"""Bits per byte: the cross-entropy of all tokens in bits, divided by the bytes of UTF-8 they write.
 
-What a compressor built on the model would need for each byte of the text; unlike loss and
-perplexity it does not depend on the tokenizer, so that any two language models can be compared by
-it. Tokens that write nothing (the end of a document) cost bits and have no bytes. A Chinese
-character has three bytes."""
+It is what a compressor built on the model would need per byte of the text. Unlike loss and
+perplexity it does not depend on the tokenizer, so any two language models can be compared by it.
+Tokens that write nothing (the end of a document) cost bits and have no bytes. A Chinese character
+has three bytes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Config(Options):
 
 
 class BitsPerByte(Metric):
-    """The cross-entropy of all places asked, and how many bytes their tokens write."""
+    """Sums the cross-entropy of all tokens that count, and the bytes they write."""
 
     def __init__(self, token_bytes: list[float] | None) -> None:
         import torch
@@ -46,16 +46,15 @@ class BitsPerByte(Metric):
         return {"nats": nats, "bytes": lengths[batch.target[scored]].long().sum()}
 
     def score(self, total: dict[str, Tensor]) -> float | None:
-        """0 or more; None where no byte is written."""
+        """0 or more; None where the tokens write no byte."""
         nats = ratio(total["nats"], total["bytes"])
         return None if nats is None else nats / math.log(2)
 
 
 def build(config: Config, task: Task) -> BitsPerByte:
-    """The metric; a tokenizer whose tokens have no text of their own (words) gives no score.
+    """The metric; it has no score where tokens have no text of their own (words).
 
-    Raises RecipeError for a task whose tokens are no text at all.
-    """
+    Raises RecipeError for a task whose tokens are not text."""
     if not isinstance(task, ReadsRunningText):
         message = (
             "metrics: bits_per_byte needs tokens that write text, and those of this task do not."

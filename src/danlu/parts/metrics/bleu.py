@@ -1,8 +1,8 @@
-"""BLEU of generated text: how many of its runs of one to four words stand in the reference, times a penalty for brevity; 0 to 100.
+"""BLEU of generated text: the share of its runs of 1 to 4 words in the reference; 0 to 100.
 
-Computed by sacrebleu over the text as it is read (detokenised), so that scores of different systems
-can be compared; its signature, which belongs beside a published score, stands as "bleu_signature"
-among the scores.
+A penalty is multiplied in where the text is shorter than the reference. Computed by sacrebleu over
+detokenised text, so that scores of different systems can be compared; its signature, to be quoted
+with a published score, is the score "bleu_signature".
 Sources: Papineni et al., 2002, doi:10.3115/1073083.1073135; Post, 2018, arXiv:1804.08771
 (sacrebleu)."""
 
@@ -29,9 +29,10 @@ class Config(Options):
 
     tokenize: Literal["13a", "intl", "zh", "char", "none"] = Field(
         "13a",
-        description="What words are: 13a for languages with spaces (WMT's), zh for Chinese, char for each character.",
+        description="What a word is: 13a for languages with spaces (as in WMT), zh for Chinese, "
+        "char for single characters.",
     )
-    lowercase: bool = Field(False, description="Whether capital and small letters are the same.")
+    lowercase: bool = Field(False, description="Whether capital and small letters count as equal.")
 
 
 class Bleu(TextMetric):
@@ -53,7 +54,7 @@ class Bleu(TextMetric):
 
 
 def build(config: Config, task: Task) -> Bleu:
-    """The metric. Raises MissingExtra without sacrebleu, RecipeError for a task that gives no
-    text."""
+    """The metric. Raises MissingExtra without sacrebleu, RecipeError for a task without reference
+    texts."""
     refuse_no_text("bleu", task)
     return Bleu(config)

@@ -1,7 +1,7 @@
-"""The error of a forecast at each step ahead, as a table of mse and mae, in standard deviations of the training rows.
+"""The error of a forecast at each step ahead, as a table of mse and mae.
 
-How far ahead a forecast can be trusted is read off here. The score itself is the error of the last
-step divided by that of the first."""
+In standard deviations of the training rows. It shows how far ahead a forecast can be trusted; the
+score itself is the mae of the last step divided by that of the first."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Config(Options):
 
 
 class ErrorByStep(Metric):
-    """Sums of squared and absolute errors a step, and how many there are."""
+    """Sums squared and absolute errors per step, and how many numbers there are."""
 
     label = "growth_of_error"
 

@@ -1,10 +1,9 @@
-"""Expected calibration error: how far stated probabilities are from how often they come true; 0.05 is five points off.
+"""Expected calibration error: how far predicted probabilities are from how often they come true.
 
-Classes: rows fall into equal bins of the likeliest class's probability; the error is the mean over
-rows of |accuracy - mean probability| of their bin. Labels: the same over every label's probability
-and how often it is held.
-Source: Guo et al., 2017, arXiv:1706.04599.
-"""
+0.05 is off by five percentage points. Classes: rows fall into equal bins of the likeliest class's
+probability; the error is the mean over rows of |accuracy - mean probability| of their bin. Labels:
+the same over every label's probability and how often rows have it.
+Source: Guo et al., 2017, arXiv:1706.04599."""
 
 from __future__ import annotations
 
@@ -38,7 +37,7 @@ class Config(Options):
 
 
 class CalibrationError(Metric):
-    """Rows, probabilities and right answers a bin."""
+    """Counts answers, probabilities and right answers per bin."""
 
     def __init__(self, task: ClassifiesRows | LabelsRows, bins: int) -> None:
         self.task = task

@@ -1,7 +1,7 @@
-"""Character error rate: insertions, deletions and replacements of characters between answer and truth, a character of the truth.
+"""Character error rate: edits between answer and truth, per character of the truth.
 
-0 is perfect; an answer that is longer than the truth can lie above 1. Over the characters of all
-rows together."""
+Edits are insertions, deletions and replacements, over all rows together. 0 is perfect; an answer
+longer than the truth can be above 1."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class Config(Options):
 
 
 class CharacterErrorRate(TextMetric):
-    """Compares whole splits of texts."""
+    """Compares the texts of a whole split."""
 
     def compare(self, predictions: Sequence[str], references: Sequence[str]) -> float | None:
-        """The rate; None where the references hold no character."""
+        """The rate; None where the references have no character."""
         return error_rate([list(text) for text in predictions], [list(text) for text in references])
 
 

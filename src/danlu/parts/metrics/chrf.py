@@ -1,8 +1,8 @@
-"""chrF of generated text: F-score of the runs of one to six characters it shares with the reference; 0 to 100.
+"""chrF of generated text: F-score of its runs of 1 to 6 characters in the reference; 0 to 100.
 
-It needs no words, and so suits languages with rich endings or without spaces better than BLEU.
-Computed by sacrebleu, whose signature stands as "chrf_signature" among the scores. `word_order: 2`
-gives chrF++, which counts words and pairs of words as well.
+It needs no words, so it suits languages with many word endings or without spaces better than BLEU.
+Computed by sacrebleu, whose signature is the score "chrf_signature". `word_order: 2` gives chrF++,
+which counts words and pairs of words as well.
 Sources: Popović, 2015, doi:10.18653/v1/W15-3049, and 2017, doi:10.18653/v1/W17-4770 (chrF++); Post,
 2018, arXiv:1804.08771 (sacrebleu)."""
 
@@ -31,9 +31,9 @@ class Config(Options):
         0, ge=0, le=10, description="Words of the longest run of words; 0: chrF, 2: chrF++."
     )
     beta: int = Field(
-        2, ge=1, le=10, description="How many times as much recall weighs as precision."
+        2, ge=1, le=10, description="Recall weighs so many times as much as precision."
     )
-    lowercase: bool = Field(False, description="Whether capital and small letters are the same.")
+    lowercase: bool = Field(False, description="Whether capital and small letters count as equal.")
 
 
 class Chrf(TextMetric):
@@ -60,7 +60,7 @@ class Chrf(TextMetric):
 
 
 def build(config: Config, task: Task) -> Chrf:
-    """The metric. Raises MissingExtra without sacrebleu, RecipeError for a task that gives no
-    text."""
+    """The metric. Raises MissingExtra without sacrebleu, RecipeError for a task without reference
+    texts."""
     refuse_no_text("chrf", task)
     return Chrf(config)

@@ -1,8 +1,8 @@
 """Share of generated images in which a classifier sees the class that was asked for.
 
-Beside it stands the share of the real images in which the same classifier sees their own class:
-what a generator can hope for. The classifier is one that danlu trained on the same classes; a class
-is known by its name."""
+"class_agreement/real" is the share of real images in which the same classifier sees their own
+class, which a generator can hardly exceed. The classifier is one that danlu trained on classes of
+the same names."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ BETTER = "higher"
 
 
 class Config(Options):
-    """Who is asked."""
+    """The classifier."""
 
     classifier: str = Field(description="A run or artifact that tells the classes apart.")
 
 
 class ClassAgreement(ComparesFeatures):
-    """Rows, and those where the likeliest class is the one asked for."""
+    """Counts rows, and those whose likeliest class is the one asked for."""
 
     def __init__(self, observer: ImageFeatures, names: tuple[str, ...]) -> None:
         self.observer = observer
@@ -50,12 +50,13 @@ class ClassAgreement(ComparesFeatures):
         return counts
 
     def _numbers(self, classes: Tensor) -> Tensor:
-        """Our class numbers as the classifier's."""
+        """The class numbers as the classifier numbers them."""
         number_of = {name: number for number, name in enumerate(self.observer.names)}
         strange = [name for name in self.names if name not in number_of]
         if strange:
             raise DataError(
-                f"the classifier knows no class {strange[0]!r}; its classes are {', '.join(self.observer.names[:20])}.",
+                f"the classifier has no class {strange[0]!r}; its classes are "
+                f"{', '.join(self.observer.names[:20])}.",
                 where=str(self.observer.classifier),
                 hint="train one on the same target column",
             )
@@ -70,7 +71,7 @@ class ClassAgreement(ComparesFeatures):
 
 
 def build(config: Config, task: GeneratesImages) -> ClassAgreement:
-    """The metric. RecipeError where nothing is asked for."""
+    """The metric. RecipeError for a generator without classes."""
     if not task.classes:
         raise RecipeError(
             [

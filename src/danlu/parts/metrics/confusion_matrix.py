@@ -1,7 +1,7 @@
-"""Confusion matrix: how many rows of each true class (line) were given each class (column), in the order of the classes.
+"""Confusion matrix: how many rows of each true class (line) were predicted as each class (column).
 
-With labels: one matrix a label, [[rightly not given, wrongly given], [wrongly not given, rightly
-given]]."""
+Classes are in their order. With labels: one matrix per label, [[rightly not predicted, wrongly
+predicted], [wrongly not predicted, rightly predicted]]."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Config(Options):
 
 
 class ConfusionMatrix(Metric):
-    """The table itself."""
+    """Counts rows by true and predicted class."""
 
     def __init__(self, task: ClassifiesRows | LabelsRows) -> None:
         self.task = task

@@ -1,7 +1,7 @@
-"""How often the truth lies at or below each quantile of a forecast: 0.9 for the quantile 0.9 where it tells the truth.
+"""Coverage of quantiles: how often the truth is at or below each quantile of a forecast.
 
-The score is the mean distance between what a quantile promises and what it held (0 is perfect); the
-shares themselves stand beside it as "q0.9/coverage"."""
+For the quantile 0.9 that is to be in 0.9 of all cases. The score "coverage_error" is the mean
+distance from that over the quantiles (0 is perfect); the shares are "q0.9/coverage" and so on."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ BETTER = "lower"
 
 
 class Config(Options):
-    """coverage has no options; which quantiles is said by the task (task.quantiles)."""
+    """coverage has no options; the quantiles are those of the task (task.quantiles)."""
 
 
 class Coverage(Metric):
-    """How many numbers lie at or below each quantile, and how many there are."""
+    """Counts numbers at or below each quantile, and all numbers."""
 
     label = "coverage_error"
 
@@ -35,13 +35,14 @@ class Coverage(Metric):
         self.quantiles = quantiles
 
     def count(self, outputs: Tensor, batch: Batch) -> dict[str, Tensor]:
-        """held int64 (quantiles,), asked int64."""
+        """held int64 (quantiles,): numbers at or below each; asked int64: numbers that are not
+        NaN."""
         target = batch.target.float().unsqueeze(-1)
         predicted = outputs.float().unflatten(-1, (-1, len(self.quantiles)))
         return {
             "held": (target <= predicted).sum(dim=(0, 1, 2)),
             "asked": (~target.isnan()).sum(),
-        }  # NaN is below nothing
+        }  # NaN compares as False
 
     def score(self, total: dict[str, Tensor]) -> float | dict[str, float | None] | None:
         """{"coverage_error": mean distance, "q0.9/coverage": share}."""
@@ -59,7 +60,7 @@ class Coverage(Metric):
 
 
 def build(config: Config, task: PredictsSteps) -> Coverage:
-    """The metric. Raises RecipeError for a task that asks for no quantiles."""
+    """The metric. Raises RecipeError for a task without quantiles."""
     if not task.quantiles:
         message = "the metric coverage needs quantiles, and task.quantiles names none."
         raise RecipeError(

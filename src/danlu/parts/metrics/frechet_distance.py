@@ -1,12 +1,13 @@
-"""Frechet distance between generated and real images: how far the two clouds of their features lie apart; 0 where they are alike.
+"""Frechet distance between the features of generated and of real images; 0 where they are alike.
 
-    |m - m'|^2 + trace(S + S' - 2 (S S')^(1/2))         m, S: mean and covariance of the features of real images; m', S' of generated
+    |m - m'|^2 + trace(S + S' - 2 (S S')^(1/2))
 
-Features are those that a classifier trained by danlu sees before its last layer (option
-classifier), else the image's own shades, averaged to at most 8x8. Distances compare generators only
-over the same features and the same number of rows: fewer rows make it larger.
-Source: Heusel et al., 2017, arXiv:1706.08500 (there with a network that is downloaded, so its
-numbers are not these)."""
+m, S: mean and covariance of the features of real images; m', S': of generated images. Features are
+the inputs of the last layer of a classifier trained by danlu (option classifier), else the image's
+own shades, averaged to at most 8x8. Compare distances only over the same features and the same
+number of rows: fewer rows make them larger.
+Source: Heusel et al., 2017, arXiv:1706.08500 (there with an Inception network, so its numbers are
+not comparable)."""
 
 from __future__ import annotations
 
@@ -30,16 +31,17 @@ BETTER = "lower"
 
 
 class Config(Options):
-    """Through whose eyes."""
+    """The classifier whose features are compared."""
 
     classifier: str | None = Field(
         None,
-        description="A run or artifact whose features are compared; null: the image's shades, small.",
+        description="A run or artifact whose features are compared; null: the image's shades, "
+        "averaged to at most 8x8.",
     )
 
 
 class FrechetDistance(ComparesFeatures):
-    """Sums of features and of their products, of real and of generated images."""
+    """Sums features and their products, of real and of generated images."""
 
     def __init__(self, observer: ImageFeatures) -> None:
         self.observer = observer

@@ -1,7 +1,7 @@
-"""Log loss: minus the mean logarithm of the probability given to the truth, in nats, without weights or smoothing.
+"""Log loss: minus the mean logarithm of the probability given to the truth, in nats.
 
-Two classes answered with their shares give their entropy (0.69 for one half each). With labels: the
-mean over rows and labels."""
+Without the weights and smoothing of the loss. Always answering two classes with their shares scores
+their entropy (0.69 for one half each). With labels: the mean over rows and labels."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Config(Options):
 
 
 class LogLoss(Metric):
-    """The sum of the logarithms, and how many."""
+    """Sums the logarithms, and how many there are."""
 
     def count(self, outputs: Tensor, batch: Batch) -> dict[str, Tensor]:
         """lost float64, answers int64."""

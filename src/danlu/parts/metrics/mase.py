@@ -1,10 +1,9 @@
-"""Mean absolute scaled error of forecasts: below 1 is better than the seasonal naive guess was on the training rows.
+"""Mean absolute scaled error of forecasts: 1 is the seasonal naive forecast on the training rows.
 
 The absolute error is divided by the mean absolute difference between a training row and the one a
-season before it (the row before, where there is no season). Without a unit, so that series can be
-averaged. With several targets it is their mean, and each stands beside it as "target/mase". None
-for a target that repeats itself exactly. Source: Hyndman and Koehler, 2006,
-doi:10.1016/j.ijforecast.2006.03.001."""
+season before it (the row before, where there is no season). It has no unit, so series can be
+averaged. With several targets it is their mean, and each is "target/mase". None for a target that
+repeats itself exactly. Source: Hyndman and Koehler, 2006, doi:10.1016/j.ijforecast.2006.03.001."""
 
 from __future__ import annotations
 
@@ -25,11 +24,11 @@ BETTER = "lower"
 
 
 class Config(Options):
-    """mase has no options; the season is said by the task (task.season)."""
+    """mase has no options; the season is that of the task (task.season)."""
 
 
 class ScaledError(Metric):
-    """Sum of absolute errors a target, and how many there are."""
+    """Sums absolute errors per target, and how many numbers there are."""
 
     def __init__(self, task: PredictsSteps) -> None:
         self.task = task
@@ -40,7 +39,7 @@ class ScaledError(Metric):
         return {"absolute": wrong.abs().sum(dim=(0, 1)), "asked": count}
 
     def score(self, total: dict[str, Tensor]) -> float | dict[str, float | None] | None:
-        """The error in errors of the naive guess, 0 or more."""
+        """The error as a multiple of the naive forecast's, 0 or more."""
         naive = total["absolute"].new_tensor(self.task.naive_errors)
         naive = naive.where(naive > 0, float("nan"))
         return by_target("mase", total["absolute"] / total["asked"] / naive, value_names(self.task))

@@ -1,7 +1,7 @@
 """Mean squared error, in squared units of the target.
 
-With several targets it is the mean of their errors, and each stands beside it as "target/mse". Of
-forecasts it is told in standard deviations of the training rows, unless `units` says otherwise
+With several targets it is the mean of their errors, and the error of each is "target/mse". The
+error of forecasts is in standard deviations of the training rows, unless `units` says otherwise
 (mse_in_units)."""
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Config(Options):
 
 
 class MeanSquaredError(Metric):
-    """Sum of squared errors a target, and how many there are."""
+    """Sums squared errors per target, and how many numbers there are."""
 
     def __init__(self, task: HasUnits, units: str) -> None:
         self.task = task

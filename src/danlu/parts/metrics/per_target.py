@@ -1,7 +1,6 @@
-"""The metrics of every target of several, as "target/metric".
+"""The metrics of each of several targets, as "target/metric".
 
-Each target takes its task's own default metrics unless `metrics` names others.
-"""
+Each target takes its task's own default metrics unless `metrics` names others."""
 
 from __future__ import annotations
 
@@ -23,21 +22,23 @@ if TYPE_CHECKING:
     from danlu.recipe import Part
 
 FITS = ("several",)
-BETTER = "higher"  # its scores have each their own; none stands for all
+BETTER = "higher"  # never compared: each target's score has its own direction
 
 
 class Config(Options):
     """Options of per_target."""
 
     metrics: dict[str, list[MetricPart]] = Field(
-        {}, description="By name of the target: its metrics; those not named take their task's own."
+        {},
+        description="The metrics of each target by name; targets not named take their task's own.",
     )
 
 
 class PerTarget(Metric):
-    """Each target's metrics, counted over its own outputs."""
+    """Counts each target's metrics over its own outputs."""
 
-    joined = True  # some of its metrics need every row; the sums of the others are kept as one entry a batch
+    # Some of its metrics need all rows; the sums of the others are kept as one entry per batch.
+    joined = True
 
     def __init__(self, task: CombinesTasks, metrics: list[tuple[str, Part, Metric]]) -> None:
         self.task = task
@@ -71,12 +72,15 @@ class PerTarget(Metric):
 
 
 def build(config: Config, task: CombinesTasks) -> PerTarget:
-    """The metrics in the order of the task's targets. RecipeError for a target that is none and a
-    metric that does not fit."""
+    """The metrics in the order of the task's targets. RecipeError for a name that is no target and
+    for a metric that does not fit."""
     for name in config.metrics:
         if name not in task.tasks:
             targets = list(task.tasks)
-            message = f"metrics: per_target names the target {name}, and there are only {', '.join(targets)}."
+            message = (
+                f"metrics: per_target names {name}, which is no target; the targets are "
+                f"{', '.join(targets)}."
+            )
             raise RecipeError([Problem("recipe", message, did_you_mean(name, targets))])
     metrics = []
     for target, inner in task.tasks.items():

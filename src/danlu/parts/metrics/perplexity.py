@@ -1,6 +1,6 @@
-"""Perplexity: e to the mean cross-entropy of a token. Of how many equally likely tokens the model chooses, as it were.
+"""Perplexity: e to the mean cross-entropy of a token, as if choosing among so many equal tokens.
 
-It depends on the tokenizer: only models of one vocabulary can be compared by it. Class weights and
+It depends on the tokenizer: compare only models of one vocabulary by it. Class weights and
 smoothing of the loss are left out."""
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Config(Options):
 
 
 class Perplexity(Metric):
-    """The cross-entropy of all places asked, and how many."""
+    """Sums the cross-entropy of all tokens that count, and how many there are."""
 
     def count(self, outputs: Tensor, batch: Batch) -> dict[str, Tensor]:
         """nats float64, tokens int64."""
@@ -35,7 +35,7 @@ class Perplexity(Metric):
         return {"nats": nats, "tokens": scored.sum()}
 
     def score(self, total: dict[str, Tensor]) -> float | None:
-        """1 or more; None where it is beyond any number."""
+        """1 or more; None where it is too large for a float."""
         mean = ratio(total["nats"], total["tokens"])
         return None if mean is None or mean > 700 else finite_or_none(math.exp(mean))
 

@@ -1,9 +1,8 @@
-"""Mean pinball loss of a forecast's quantiles, in standard deviations of the training rows; lower is better.
+"""Mean pinball loss of a forecast's quantiles, in standard deviations of the training rows.
 
-Half the mean absolute error where the only quantile is 0.5. With several quantiles each stands
-beside it as "q0.9/pinball".
-Source: Gneiting and Raftery, 2007, doi:10.1198/016214506000001437.
-"""
+Lower is better. It is half the mean absolute error where the only quantile is 0.5. With several
+quantiles each is "q0.9/pinball" and so on.
+Source: Gneiting and Raftery, 2007, doi:10.1198/016214506000001437."""
 
 from __future__ import annotations
 
@@ -25,11 +24,11 @@ BETTER = "lower"
 
 
 class Config(Options):
-    """pinball has no options; which quantiles is said by the task (task.quantiles)."""
+    """pinball has no options; the quantiles are those of the task (task.quantiles)."""
 
 
 class QuantileLoss(Metric):
-    """Sum of the losses a quantile, and how many numbers there are."""
+    """Sums the losses per quantile, and how many numbers there are."""
 
     def __init__(self, task: PredictsSteps) -> None:
         import torch
@@ -57,7 +56,7 @@ class QuantileLoss(Metric):
 
 
 def build(config: Config, task: PredictsSteps) -> QuantileLoss:
-    """The metric. Raises RecipeError for a task that asks for no quantiles."""
+    """The metric. Raises RecipeError for a task without quantiles."""
     if not task.quantiles:
         message = "the metric pinball needs quantiles, and task.quantiles names none."
         raise RecipeError(

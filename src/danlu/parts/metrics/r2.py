@@ -1,7 +1,7 @@
-"""R2: the share of the target's variance that the answers explain; 0 is guessing the mean of the split, 1 is perfect.
+"""R2: the share of the target's variance that the answers explain; 1 is perfect.
 
-None where the split's target is constant. With several targets it is their mean, and each stands
-beside it as "target/r2"."""
+0 is the score of always answering the mean of the split. None where the split's target is constant.
+With several targets it is their mean, and each is "target/r2"."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ class Config(Options):
 
 
 class ExplainedVariance(Metric):
-    """Sums of squared errors, targets and squared targets, and rows.
+    """Sums squared errors, targets and squared targets, and counts rows.
 
-    All in deviations from the training rows' mean, where a sum of squares does not lose the
-    variance beside a large mean."""
+    All as deviations from the training rows' mean, since a sum of squares loses the variance beside
+    a large mean."""
 
     def __init__(self, task: PredictsNumbers) -> None:
         self.task = task
@@ -47,7 +47,7 @@ class ExplainedVariance(Metric):
     def score(self, total: dict[str, Tensor]) -> float | dict[str, float | None] | None:
         """The share, at most 1."""
         spread = total["target_squared"] - total["target"].square() / total["rows"]
-        # what rounding leaves of the variance of a constant target is no variance
+        # the rounding errors of a constant target are not a variance
         spread = spread.where(spread > 1e-12 * total["target_squared"], float("nan"))
         return by_target("r2", 1 - total["squared"] / spread, self.task.output.names)
 

@@ -1,7 +1,7 @@
-"""Mean squared difference between a row and what is made of it again, on the scale the model sees.
+"""Mean squared difference between a row and its reconstruction, on the scale the model sees.
 
-0 is perfect. Every feature, or colour channel, has deviation 1 over the training rows, so 1 is as
-far off as two unlike rows are; what always giving the mean row would score is told beside it."""
+0 is perfect. Every feature, or colour channel, has deviation 1 over the training rows, so about 1
+is the score of always answering the mean row (the baseline)."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Config(Options):
 
 
 class ReconstructionError(Metric):
-    """Sum of squared differences, and numbers compared."""
+    """Sums squared differences, and how many numbers there are."""
 
     def count(self, outputs: Tensor, batch: Batch) -> dict[str, Tensor]:
         """squared float64, numbers int64."""

@@ -1,7 +1,8 @@
-"""ROUGE of generated text: F1 of the words, the pairs of words and the longest common subsequence it shares with the reference; 0 to 1.
+"""ROUGE of generated text: F1 of the words and word pairs it shares with the reference; 0 to 1.
 
-    rouge1, rouge2   2 P R / (P + R), P and R the share of the text's and of the reference's runs of n words that the other holds
-    rougeL           the same of the longest sequence of words that both hold in the same order, with gaps
+    rouge1, rouge2   2 P R / (P + R), P and R: the share of the text's, and of the reference's, runs
+                     of 1 or 2 words that the other has too
+    rougeL           the same of the longest common subsequence of words
 
 Each is the mean over rows. Words are runs of letters and digits in small letters, without stemming;
 in scripts without spaces (Chinese, Japanese, Thai, ...) each character is a word. On English text
@@ -56,7 +57,11 @@ def _word() -> re.Pattern[str]:
 
 
 def words(text: str) -> list[str]:
-    """The words that ROUGE counts."""
+    """The words that ROUGE counts.
+
+    >>> words("The cat's mat")
+    ['the', 'cat', 's', 'mat']
+    """
     return _word().findall(text.lower())
 
 
@@ -73,8 +78,8 @@ def _f1(common: int, predicted: int, meant: int) -> float:
 
 
 def _common(one: list[str], other: list[str]) -> int:
-    """The length of the longest common subsequence: a row of its table is one whole number, a bit a
-    word."""
+    """The length of the longest common subsequence; each row of its table is one integer with one
+    bit per word."""
     places: dict[str, int] = {}
     for index_of, word in enumerate(one):
         places[word] = places.get(word, 0) | 1 << index_of
@@ -87,6 +92,6 @@ def _common(one: list[str], other: list[str]) -> int:
 
 
 def build(config: Config, task: Task) -> Rouge:
-    """The metric. Raises RecipeError for a task that gives no text."""
+    """The metric. Raises RecipeError for a task without reference texts."""
     refuse_no_text("rouge", task)
     return Rouge()

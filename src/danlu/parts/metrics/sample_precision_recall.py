@@ -1,13 +1,12 @@
-"""Precision and recall of generated images: how many look real, and how much of what is real can be generated.
+"""Precision and recall of generated images: how many look real, how much of the real is generated.
 
-    precision   share of generated images that lie, in some real image's neighbourhood
-    recall      share of real images that lie in some generated image's neighbourhood
+    precision   share of generated images in the neighbourhood of some real image
+    recall      share of real images in the neighbourhood of some generated image
 
 The neighbourhood of an image is the ball around its features that reaches its k-th nearest image of
-its own kind. A generator that repeats one good image has precision 1 and recall near 0. Features as
-for frechet_distance.
-Source: Kynkaanniemi et al., 2019, arXiv:1904.06991 (k = 3).
-"""
+its own kind. A generator that repeats one good image has precision 1 and recall near 0. Features
+are those of frechet_distance.
+Source: Kynkaanniemi et al., 2019, arXiv:1904.06991 (k = 3)."""
 
 from __future__ import annotations
 
@@ -32,22 +31,25 @@ _BLOCK = 1024  # rows compared with all others at a time
 
 
 class Config(Options):
-    """Through whose eyes, and how near is near."""
+    """The classifier whose features are compared, and the size of a neighbourhood."""
 
     classifier: str | None = Field(
         None,
-        description="A run or artifact whose features are compared; null: the image's shades, small.",
+        description="A run or artifact whose features are compared; null: the image's shades, "
+        "averaged to at most 8x8.",
     )
-    neighbours: int = Field(3, ge=1, le=100, description="The neighbour that a ball reaches to.")
+    neighbours: int = Field(
+        3, ge=1, le=100, description="A neighbourhood reaches to this neighbour."
+    )
     most_rows: int = Field(
         10_000,
         ge=10,
-        description="Rows compared at most, the first of the split: every one is compared with every other.",
+        description="Only the first rows of a split are compared, since each is compared with all.",
     )
 
 
 class SamplePrecisionRecall(ComparesFeatures):
-    """Features of all rows, real and generated."""
+    """Collects the features of all rows, real and generated."""
 
     joined = True
 
@@ -61,8 +63,8 @@ class SamplePrecisionRecall(ComparesFeatures):
         return {"real": self.observer(batch.inputs["image"])[0], "made": self.observer(outputs)[0]}
 
     def score(self, total: dict[str, Tensor]) -> dict[str, float | None]:
-        """{"sample_precision": share, "sample_recall": share}; None for as few rows as
-        neighbours."""
+        """{"sample_precision": share, "sample_recall": share}; None where there are no more rows
+        than neighbours."""
         real, generated = total["real"][: self.most], total["made"][: self.most]
         if len(real) <= self.neighbours:
             return {"sample_precision": None, "sample_recall": None}

@@ -1,10 +1,11 @@
 """Symmetric mean absolute percentage error of forecasts, in percent: 0 is perfect, 200 the worst.
 
-    200 |d| / (|output| + |target|)   d: output minus target, in the units of the data; 0 where both are 0
+    200 |d| / (|output| + |target|)
 
-Small where the numbers are far from 0, whatever the model does: compare it with the baseline's.
-With several targets it is their mean, and each stands beside it as "target/smape". Source:
-Makridakis et al., 2020, doi:10.1016/j.ijforecast.2019.04.014 (M4)."""
+d: output minus target, in the units of the data; 0 where both are 0. It is small where the numbers
+are far from 0, whatever the model does: compare it with the baseline's. With several targets it is
+their mean, and each is "target/smape". Source: Makridakis et al., 2020,
+doi:10.1016/j.ijforecast.2019.04.014 (M4)."""
 
 from __future__ import annotations
 
@@ -29,7 +30,7 @@ class Config(Options):
 
 
 class SymmetricPercentage(Metric):
-    """Sum of the shares a target, and how many there are."""
+    """Sums the errors per target, and how many numbers there are."""
 
     def __init__(self, task: PredictsSteps) -> None:
         self.task = task

@@ -1,10 +1,9 @@
-"""F1 of spans of words: a span counts as found where its first word, its last word and its type are all right.
+"""F1 of spans of words: a span is right where its first word, its last word and its type are.
 
-precision = found and right / found, recall = found and right / true, F1 = 2 right / (found + true),
-over all spans of all rows (micro). Told beside it: precision and recall, and all three by type.
-What is a span is told in danlu/parts/tasks/_spans.py; the numbers are those of the program
-conlleval. Tjong Kim Sang and Buchholz, 2000, "Introduction to the CoNLL-2000 shared task:
-chunking"."""
+precision = right / predicted, recall = right / true, F1 = 2 right / (predicted + true), over all
+spans of all rows (micro). Also scored: precision and recall, and all three by type. What a span is
+stands in danlu/parts/tasks/_spans.py; the numbers equal those of the program conlleval. Tjong Kim
+Sang and Buchholz, 2000, "Introduction to the CoNLL-2000 shared task: chunking"."""
 
 from __future__ import annotations
 
@@ -32,7 +31,7 @@ class Config(Options):
 
 
 class SpanF1(Metric):
-    """Right, found and true spans by type."""
+    """Counts right, predicted and true spans by type."""
 
     def __init__(self, tags: tuple[str, ...]) -> None:
         self.finder = SpanFinder(tags)
@@ -53,7 +52,7 @@ class SpanF1(Metric):
         }
 
     def _keys(self, spans: Spans, target_BT: Tensor) -> Tensor:
-        """One whole number for each different span of a batch, int64."""
+        """One integer for each different span of a batch, int64."""
         places = target_BT.shape[1] + 1
         key = (spans.rows * places + spans.starts) * places + spans.stops
         return key * max(len(self.finder.types), 1) + spans.types
@@ -83,7 +82,7 @@ class SpanF1(Metric):
 
 
 def build(config: Config, task: Task) -> SpanF1:
-    """The metric. RecipeError for a task whose tokens bear no tags."""
+    """The metric. RecipeError for a task whose tokens have no tags."""
     classes = tuple(str(tag) for tag in task.classes)
     if not classes:
         message = "metrics: span_f1 counts spans of tagged words, and this task tags none."

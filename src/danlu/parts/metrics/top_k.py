@@ -1,7 +1,6 @@
 """Top-k accuracy: the share of rows whose true class is among the k likeliest.
 
-Of equal outputs the first class in order comes first, as in accuracy; top_k with k = 1 is accuracy.
-"""
+Of equal outputs the first class in order counts as likelier, so top_k with k = 1 is accuracy."""
 
 from __future__ import annotations
 
@@ -30,7 +29,7 @@ class Config(Options):
 
 
 class TopK(Metric):
-    """Rows with the truth among the k likeliest, and all rows."""
+    """Counts rows with the truth among the k likeliest, and all rows."""
 
     def __init__(self, k: int) -> None:
         self.k = k

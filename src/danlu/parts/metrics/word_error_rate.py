@@ -1,7 +1,7 @@
-"""Word error rate: insertions, deletions and replacements of words between answer and truth, a word of the truth.
+"""Word error rate: edits between answer and truth, per word of the truth.
 
-0 is perfect; an answer that is longer than the truth can lie above 1. Over the words of all rows
-together."""
+Edits are insertions, deletions and replacements of words, over all rows together. 0 is perfect; an
+answer longer than the truth can be above 1."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class Config(Options):
 
 
 class WordErrorRate(TextMetric):
-    """Compares whole splits of texts."""
+    """Compares the texts of a whole split."""
 
     def compare(self, predictions: Sequence[str], references: Sequence[str]) -> float | None:
-        """The rate; None where the references hold no word."""
+        """The rate; None where the references have no word."""
         return error_rate(
             [text.split() for text in predictions], [text.split() for text in references]
         )

@@ -2,7 +2,7 @@
 
 A part offers
   Config                      its options (danlu.recipe.Options)
-  DEFAULTS                    recipe keys to values: {"loss": ..., "metrics": [...], "train.epochs": ...}
+  DEFAULTS                    recipe keys to values: {"loss": ..., "metrics": [...]}
   recommends(config)          further such values, which depend on the options; optional
   ASKS, TARGETS, INPUTS_TOO, READS, STEP, LOSSES, METRICS, adapt, recast
                               see TaskFacts in _base.py; all but ASKS are optional

@@ -1,17 +1,16 @@
-"""Beam search: the likeliest sequence that a model of next tokens would write, as far as a few beams find it.
+"""Beam search: the likeliest sequence that a model of next tokens would write, approximately.
 
-    score(Y) = log P(Y) / penalty(Y),   penalty(Y) = ((5 + |Y|) / 6)^length_penalty,   |Y| counts the end
+    score(Y) = log P(Y) / penalty(Y),   penalty(Y) = ((5 + |Y|) / 6)^length_penalty
 
-Each step every beam of a row is prolonged by every code, and the best `beams` by log P go on. Of
-the 2 * beams best, those that end within the first `beams` are complete. A row is done when `beams`
-sequences are complete, or when no beam can still beat the best of them: log P only falls, and the
-penalty is largest at the longest length. With enough beams for every prefix the search is exact;
-one beam is greedy search.
+|Y| counts the end. At each step every beam of a row is extended by every code, and the best `beams`
+by log P are kept. Of the 2 * beams best, those that end within the first `beams` are complete. A
+row is done when `beams` sequences are complete, or when no beam can still beat the best of them:
+log P only falls, and the penalty is largest at the longest length. With enough beams for every
+prefix the search is exact; one beam is greedy search.
 Sources: Sutskever et al., 2014, arXiv:1409.3215; Wu et al., 2016, arXiv:1609.08144 (length
 penalty).
 
-R rows, K beams of a row, N = rows times beams that go on, V codes, L tokens so far.
-"""
+R rows, K beams of a row, N = rows times beams in progress, V codes, L tokens so far."""
 
 from __future__ import annotations
 
@@ -28,8 +27,8 @@ MINUS_INFINITY = -math.inf
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """A sequence found: `tokens` without beginning and end, its log-probability, its score; `ended`
-    is False where it was cut off."""
+    """A complete sequence: `tokens` without beginning and end, its log-probability, its score;
+    `ended` is False where it was cut off."""
 
     tokens: tuple[int, ...]
     log_probability: float
@@ -49,13 +48,14 @@ def beam_search(
     forbidden: Sequence[int] = (),
     device: torch.device | str = "cpu",
 ) -> list[list[Hypothesis]]:
-    """The hypotheses of each row, best first, at most `beams`; of equals the one whose codes are
-    smaller.
+    """The hypotheses of each row, best first, at most `beams`; ties go to the smaller codes.
 
-    step        step(tokens_N, parents_N) -> logits_NV of what follows `tokens`, int64 (N,); row n goes on from row parents_N[n] of the
-                call before. The first call has one row each, with `begin`
-    limits      of each row, the most tokens it may have, its end included; where nothing has ended by then the beams as they are
-    no_repeat   no run of so many tokens stands twice in a sequence; 0: any may
+    step        step(tokens_N, parents_N) -> logits_NV of the code after `tokens`, int64 (N,); row n
+                continues row parents_N[n] of the call before. The first call has one row per row of
+                the batch, with `begin`
+    limits      the most tokens of each row, its end included; where nothing has ended by then, the
+                beams as they are
+    no_repeat   no run of so many tokens occurs twice in a sequence; 0: any may
     forbidden   codes that are never written
     """
     search = _Search(limits, begin, end, beams, length_penalty, no_repeat, forbidden, device)
@@ -97,7 +97,7 @@ class _Search:
         self.hypotheses: list[list[Hypothesis]] = [[] for _ in self.rows]
 
     def advance(self, logits_NV: Tensor) -> Tensor:
-        """Prolong every beam; gives the parents_N of the beams that go on."""
+        """Extend every beam; returns the parents_N of the beams kept."""
         R, K, _ = self.tokens_RKL.shape
         log_NV = logits_NV.detach().double().log_softmax(dim=1)
         log_NV[:, self.forbidden] = MINUS_INFINITY
@@ -109,8 +109,7 @@ class _Search:
         parent_RM, token_RM = place_RM // V, place_RM % V
         ends_RM = token_RM == self.end
         self._finish(log_RM, parent_RM, ends_RM)
-        # The beams that go on: the first that do not end. A stable sort by "ends" keeps the order
-        # of the rest.
+        # The beams kept are the first that do not end. A stable sort by "ends" keeps their order.
         order_RK = (
             (ends_RM | log_RM.isneginf()).int().sort(dim=1, stable=True).indices[:, : self.beams]
         )
@@ -139,7 +138,7 @@ class _Search:
         return ((5 + length) / 6) ** self.length_penalty
 
     def _finish(self, log_RM: Tensor, parent_RM: Tensor, ends_RM: Tensor) -> None:
-        """Take down the sequences that end among the first `beams` candidates."""
+        """Store the sequences that end among the first `beams` candidates."""
         ended = ends_RM[:, : self.beams] & ~log_RM[:, : self.beams].isneginf()
         length = self.tokens_RKL.shape[2]
         for index, candidate in ended.nonzero().tolist():
@@ -148,7 +147,7 @@ class _Search:
             self.complete[index].append(Hypothesis(tokens, log, log / self._penalty(length), True))
 
     def _done(self, index: int) -> bool:
-        """Whether a row is done; if so what was found is put in order."""
+        """Whether a row is done; its hypotheses are then sorted."""
         row, complete, length = self.rows[index], self.complete[index], self.tokens_RKL.shape[2] - 1
         best = float(self.log_RK[index, 0])
         limit = self.limits[row]
@@ -171,7 +170,7 @@ class _Search:
         return True
 
     def _forbid_repeats(self, log_NV: Tensor) -> None:
-        """Take from each beam the codes that would complete a run it already holds."""
+        """Forbid the codes that would complete a run that a beam has already."""
         size = self.no_repeat
         tokens_NL = self.tokens_RKL.reshape(-1, self.tokens_RKL.shape[2])[:, 1:]
         if tokens_NL.shape[1] < size:
@@ -184,8 +183,12 @@ class _Search:
 
 
 def stable_topk(values_RC: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """(the `count` largest values of each row, their places), largest first, of equals the first;
-    torch.topk promises no order of equals."""
+    """(the `count` largest values of each row, their indices), largest first, ties by the smaller
+    index; torch.topk does not order ties.
+
+    >>> stable_topk(torch.tensor([[1.0, 3.0, 3.0]]), 2)[1].tolist()
+    [[1, 2]]
+    """
     least_R1 = values_RC.topk(count, dim=1).values[:, -1:]
     row, index = (values_RC >= least_R1).nonzero(as_tuple=True)
     count_R = torch.bincount(row, minlength=len(values_RC))

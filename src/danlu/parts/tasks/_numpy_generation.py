@@ -1,8 +1,8 @@
-"""From logits of the next token to texts, with numpy alone: the likeliest token after the other, and beam search. For exports.
+"""Greedy generation and beam search with numpy alone, from logits of the next token; for exports.
 
-What danlu.layers.generation.autoregressive (temperature 0) and danlu.parts.tasks._beam_search
-write, without a cache: the whole row is read again for each token. `run(rows)` gives the logits of
-the token after each row of codes, float32 (N, V)."""
+They write what danlu.layers.generation.autoregressive (temperature 0) and
+danlu.parts.tasks._beam_search write, without a cache: the whole row is read again for each token.
+`run(rows)` gives the logits of the token after each row of codes, float32 (N, V)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,11 @@ Run = Callable[[list[list[int]]], np.ndarray]
 
 
 def pad_rows(rows: Sequence[Sequence[int]]) -> np.ndarray:
-    """Rows of codes as int64 (N, T), PADDING at the end."""
+    """Rows of codes as int64 (N, T), PADDING at the end.
+
+    >>> pad_rows([[7, 8], [9]]).tolist()
+    [[7, 8], [9, 0]]
+    """
     matrix = np.full((len(rows), max(1, *map(len, rows)) if rows else 1), PADDING, dtype=np.int64)
     for row, codes in zip(matrix, rows):
         row[: len(codes)] = codes
@@ -26,18 +30,18 @@ def pad_rows(rows: Sequence[Sequence[int]]) -> np.ndarray:
 
 
 def last_logits(logits_NTV: np.ndarray, rows: Sequence[Sequence[int]]) -> np.ndarray:
-    """The logits after the last code of each row."""
+    """The logits (N, V) after the last code of each row, of logits (N, T, V)."""
     return logits_NTV[np.arange(len(rows)), np.array([len(row) for row in rows]) - 1].astype(
         np.float32
     )
 
 
 def greedy(run: Run, prompts: Sequence[Sequence[int]], context: int, most: int) -> list[list[int]]:
-    """What the likeliest token after the other makes of each prompt, at most `most` of them, END
-    the last where it comes.
+    """The likeliest continuation of each prompt, token by token, at most `most` tokens; its last is
+    END where it ended.
 
-    The model sees the last `context` tokens at most: a row that is full lets go of its first
-    quarter."""
+    The model sees the last `context` tokens at most: a row that is full drops its oldest quarter.
+    """
     rows = [list(prompt) for prompt in prompts]
     begins = [0] * len(rows)
     alive = list(range(len(rows)))
@@ -58,7 +62,8 @@ def greedy(run: Run, prompts: Sequence[Sequence[int]], context: int, most: int) 
 
 @dataclass
 class _Row:
-    """The beams of one row: codes and log-probabilities; what is complete as (score, codes)."""
+    """The beams of one row, as (log-probability, codes); the complete sequences as (score,
+    codes)."""
 
     limit: int
     beams: list[tuple[float, tuple[int, ...]]] = field(default_factory=lambda: [(0.0, ())])
@@ -73,11 +78,11 @@ def beam_search(
     length_penalty: float,
     no_repeat: int,
 ) -> list[tuple[int, ...]]:
-    """The best sequence found for each row, without beginning and end; () where there is none. See
+    """The best sequence of each row, without beginning and end; () where there is none. See
     danlu.parts.tasks._beam_search.
 
-    `run(rows, codes)` gives the logits of what follows `codes` (BEGINNING first) of the rows of
-    these numbers."""
+    `run(rows, codes)` gives the logits after `codes` (BEGINNING first) of the rows of these
+    numbers."""
     rows = [_Row(limit) for limit in limits]
     going = list(range(len(rows)))
     while going:
@@ -108,7 +113,7 @@ def _penalty(length: int, power: float) -> float:
 
 
 def _advance(row: _Row, logs: np.ndarray, beams: int, power: float) -> None:
-    """Prolong every beam of a row by every code; the best `beams` that do not end go on."""
+    """Extend every beam of a row by every code; the best `beams` that do not end are kept."""
     total = (np.array([log for log, _ in row.beams])[:, None] + logs).reshape(-1)
     order = np.argsort(-total, kind="stable")[: min(2 * beams, len(total))]
     going: list[tuple[float, tuple[int, ...]]] = []
@@ -148,7 +153,7 @@ def _best(row: _Row, power: float) -> tuple[int, ...]:
 
 
 def _repeating(codes: tuple[int, ...], size: int) -> list[int]:
-    """The codes that would complete a run of `size` that stands there already."""
+    """The codes that would complete a run of `size` codes that occurs already."""
     if len(codes) < size:
         return []
     last = codes[len(codes) - size + 1 :]

@@ -1,4 +1,4 @@
-"""The base of a task on series: scaled targets, which columns tell the past and the future, and the windows cut from it all."""
+"""What tasks on series share: scaled targets, roles of columns in time, and windows."""
 
 from __future__ import annotations
 
@@ -33,48 +33,53 @@ if TYPE_CHECKING:
 
 
 class SeriesOptions(Options):
-    """What every task on series is told."""
+    """The options of every task on series."""
 
     context: int | None = Field(
         None,
         ge=1,
         le=1_000_000,
-        description="How many moments of the past are looked at; null: three horizons or two seasons.",
+        description="Moments of the past that the model sees; null: three horizons or two seasons.",
     )
     time: str | None = Field(
         None,
-        description="The column of the times; null: the one date-time column, else the order of the rows is the time.",
+        description="The column of the times; null: the one date-time column, else rows are in "
+        "order "
+        "of time.",
     )
     series: str | None = Field(
         None,
-        description="A column that names several series in one table; null: the table is one series.",
+        description="A column that names several series in one table; null: the table is one "
+        "series.",
     )
     gaps: Literal["end", "ignore"] = Field(
         "end",
-        description="A missing moment ends a window (end), or rows follow each other whatever has passed (ignore: business days).",
+        description="Whether a missing moment ends a window (end), or rows count as consecutive "
+        "(ignore: business days).",
     )
     season: int | None = Field(
         None,
         ge=1,
-        description="Moments of a season, for the naive forecast beside the model; null: from the step (24 for hours).",
+        description="Moments of a season, for the naive forecast; null: by the time step (24 for "
+        "hours).",
     )
     known: list[str] = Field(
         [], description="Columns whose future is known when a forecast is made (prices, holidays)."
     )
     calendar: list[Literal["month", "day", "day_of_year", "weekday", "hour", "minute"]] = Field(
         [],
-        description="Parts of the times, given to the model for the past and for the moments ahead.",
+        description="Calendar parts of the times, as inputs for the past and the moments ahead.",
     )
 
 
 def recast(config: SeriesOptions, table: Table) -> Table:
-    """The rows by series and time; DataError for times that are missing, stand twice or have no
-    step, and for a column not there."""
+    """The rows sorted by series and time. DataError for times that are missing, repeated or
+    irregular, and for a column that does not exist."""
     for name in config.known:
         if name not in table.columns:
             near = did_you_mean(name, table.columns)
             raise DataError(
-                f"task.known names the column {name}, which is not there.",
+                f"task.known names the column {name}, which does not exist.",
                 where=table.origin,
                 hint=near,
             )
@@ -83,13 +88,13 @@ def recast(config: SeriesOptions, table: Table) -> Table:
 
 @dataclass
 class WindowExamples(Examples):
-    """Windows, and the first row of each row's run: how far back a season may be looked up."""
+    """Windows, and for each row the first row of its run: a season is looked up no further back."""
 
     first: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
 
 
 class NamedFeatures:
-    """The features that the preprocessing made, float32 (N, F), by name."""
+    """The numbers that the preprocessing made, float32 (N, F), with their names."""
 
     def __init__(self, values: np.ndarray, names: tuple[str, ...]) -> None:
         self.values = values
@@ -97,17 +102,19 @@ class NamedFeatures:
         self._index_of = {name: index for index, name in enumerate(self.names)}
 
     def take(self, names: Sequence[str]) -> np.ndarray:
-        """The features called `names`, side by side."""
+        """The features of these names, float32 (N, len(names))."""
         return self.values[:, [self._index_of[name] for name in names]]
 
 
 @dataclass(frozen=True)
 class SeriesArrays:
-    """A table laid out for windows, a row a moment: all float32, NaN only in `values`.
+    """A table as arrays to cut windows from, one row per moment; all float32, NaN only in `values`.
 
-    values   (N, V) the targets on the model's scale       past    (N, F) what the model sees of the past, targets first
-    future   (N, K) what is known ahead                    static  (N, S) what stands still
-    first, last   int64 (N,) of the run of each row
+    values        (N, V) the targets on the model's scale
+    past          (N, F) what the model sees of the past, targets first
+    future        (N, K) what is known of the moments ahead
+    static        (N, S) what is constant in a series
+    first, last   int64 (N,) the first and last row of each row's run
     """
 
     values: np.ndarray
@@ -119,7 +126,7 @@ class SeriesArrays:
 
 
 class SeriesTask(PredictsSteps, CutsExamples, AnswersOutputs, Responds, AnswersFromArrays):
-    """The variables asked for, their scale, and what else the training rows say; see
+    """The variables predicted, their scale, and what the training rows determine; see
     SeriesOptions."""
 
     def __init__(
@@ -141,7 +148,7 @@ class SeriesTask(PredictsSteps, CutsExamples, AnswersOutputs, Responds, AnswersF
             for name in (*targets, config.time, config.series, *config.known)
             if name is not None
         )
-        # learnt with the first frame
+        # learnt in the first call of `make_examples`
         self.context = config.context or 0
         self.season = config.season or 1
         self.step = TimeStep()
@@ -149,7 +156,7 @@ class SeriesTask(PredictsSteps, CutsExamples, AnswersOutputs, Responds, AnswersF
         self.naive_errors: list[float] = []
 
     def state(self) -> dict[str, Any]:
-        """What an artifact keeps."""
+        """The JSON values from which `restore` makes the task."""
         return {
             "targets": list(self.target_names),
             "variables": list(self.variables),
@@ -163,7 +170,7 @@ class SeriesTask(PredictsSteps, CutsExamples, AnswersOutputs, Responds, AnswersF
         }
 
     def load(self, state: Mapping[str, Any]) -> None:
-        """Take over what `state()` gave of another such task."""
+        """Set what `state()` of such a task holds."""
         self.context, self.season = int(state["context"]), int(state["season"])
         self.step = TimeStep(**state["step"])
         self.features = {
@@ -194,8 +201,8 @@ class SeriesTask(PredictsSteps, CutsExamples, AnswersOutputs, Responds, AnswersF
         table: Table,
         splits: Mapping[str, np.ndarray],
     ) -> tuple[SeriesArrays, list[str]]:
-        """The table laid out, and sentences for the reader; the first time what the training rows
-        say is learnt."""
+        """The table as SeriesArrays, and sentences for the reader; the first call learns from the
+        training rows."""
         first, last = contiguous_runs(table)
         values = self._scaled(table)
         numbers = arrays.get("numbers")
@@ -225,8 +232,8 @@ class SeriesTask(PredictsSteps, CutsExamples, AnswersOutputs, Responds, AnswersF
         ), facts
 
     def input_specs(self) -> dict[str, InputSpec]:
-        """What the model receives: "series", and where there are such columns "future" and
-        "numbers" (those that stand still)."""
+        """The inputs of the model: "series", and where there are such columns "future" and
+        "numbers" (the static ones)."""
         features, clock = self.features, self._calendar_names()
         past = (*self.variables, *features["past"], *features["known"], *clock)
         ahead = (*features["known"], *clock)
@@ -245,7 +252,7 @@ class SeriesTask(PredictsSteps, CutsExamples, AnswersOutputs, Responds, AnswersF
         for name in self.target_names:
             if name not in table.columns:
                 raise DataError(
-                    f"the column {name} is not there, and a model of series reads the past of what it tells of.",
+                    f"there is no column {name}, and the model reads the past of what it predicts.",
                     where=table.origin,
                     hint=did_you_mean(name, table.columns),
                 )
@@ -253,7 +260,8 @@ class SeriesTask(PredictsSteps, CutsExamples, AnswersOutputs, Responds, AnswersF
         values = np.concatenate(matrices, axis=1)
         if values.shape[1] != len(self.variables):
             raise DataError(
-                f"the targets hold {values.shape[1]} numbers a row; training had {len(self.variables)}.",
+                f"the targets hold {values.shape[1]} numbers a row; training had "
+                f"{len(self.variables)}.",
                 where=table.origin,
             )
         with np.errstate(over="ignore"):
@@ -276,8 +284,8 @@ class SeriesTask(PredictsSteps, CutsExamples, AnswersOutputs, Responds, AnswersF
         prepared: NamedFeatures,
         train: np.ndarray,
     ) -> list[str]:
-        """Context, season, step, features and the error of the naive guess, from the training rows;
-        sentences for the reader."""
+        """Learn context, season, step, features and the error of the naive forecast from the
+        training rows; returns sentences for the reader."""
         config = self.config
         time = time_column(table, config.time)
         group = series_codes(table, config.series)
@@ -287,7 +295,7 @@ class SeriesTask(PredictsSteps, CutsExamples, AnswersOutputs, Responds, AnswersF
         twice = [name for name in config.known if name in self.target_names]
         if twice:
             raise DataError(
-                f"task.known names {twice[0]}, which is a target: its future is what is asked.",
+                f"task.known names {twice[0]}, which is a target, whose future is to be predicted.",
                 where=table.origin,
             )
         self.features, facts = self._roles(table, values, prepared, group, time)
@@ -316,8 +324,8 @@ class SeriesTask(PredictsSteps, CutsExamples, AnswersOutputs, Responds, AnswersF
         group: np.ndarray,
         time: Column | None,
     ) -> tuple[dict[str, list[str]], list[str]]:
-        """Which prepared features are past, known or static; those of the time and of the targets
-        as they are here are none."""
+        """Which prepared features are past, known or static. The time and the targets themselves
+        are left out."""
         config = self.config
         same = group[1:] == group[:-1]
         places = {name: index for index, name in enumerate(self.variables)}
@@ -359,13 +367,13 @@ class SeriesTask(PredictsSteps, CutsExamples, AnswersOutputs, Responds, AnswersF
         )
 
     def _calendar(self, table: Table) -> np.ndarray:
-        """The parts of each row's time, float32 (N, parts)."""
+        """The calendar parts of each row's time, float32 (N, parts)."""
         if not self.config.calendar:
             return np.zeros((len(table), 0), dtype=np.float32)
         return as_matrix(self.parts(table.columns[self.step.column])).astype(np.float32)
 
     def parts(self, times: Column) -> Column:
-        """The parts of the calendar of a column of times, float64 (N, parts)."""
+        """The calendar parts of a column of times, float64 (N, parts)."""
         part = registry.take("transforms", "date_parts")
         return part.apply(
             part.Config(parts=list(self.config.calendar)),
@@ -382,8 +390,8 @@ class SeriesTask(PredictsSteps, CutsExamples, AnswersOutputs, Responds, AnswersF
         table: Table,
         context: int | None = None,
     ) -> np.ndarray:
-        """The last known rows of a split's windows, int64, ascending; none without a single number
-        to compare with.
+        """The last known row of each window of a split, int64, ascending; windows whose target is
+        all NaN are left out.
 
         `context` moments of the past (None: the task's). DataError where a split of `rows` rows has
         no window."""
@@ -397,7 +405,8 @@ class SeriesTask(PredictsSteps, CutsExamples, AnswersOutputs, Responds, AnswersF
             return origins
         lies = "all in it" if split == "train" else f"{horizon:,} of them in it"
         raise DataError(
-            f"the {split} split ({rows:,} rows) has no window of {context:,} + {horizon:,} moments in a row, {lies}.",
+            f"the {split} split ({rows:,} rows) has no window of {context:,} + {horizon:,} "
+            f"moments in a row, {lies}.",
             where=table.origin,
             hint="lower task.context, look less far ahead, or give the split more rows"
             + ("" if self.config.gaps == "ignore" else "; task.gaps: ignore goes on across gaps"),
@@ -405,15 +414,15 @@ class SeriesTask(PredictsSteps, CutsExamples, AnswersOutputs, Responds, AnswersF
 
 
 def _like(numbers: np.ndarray, tensor: Tensor) -> Tensor:
-    """The numbers as float64 beside a tensor."""
+    """The numbers as a float64 tensor on the tensor's device."""
     import torch
 
     return torch.tensor(numbers, dtype=torch.float64, device=tensor.device)
 
 
 def fit_scales(targets: Mapping[str, Column]) -> tuple[list[str], list[float], list[float]]:
-    """(names, means, deviations) of the numbers that target columns of training rows hold;
-    DataError where there is nothing to learn."""
+    """(names, means, deviations) of the numbers in target columns of training rows. DataError for a
+    constant or empty target."""
     variables: list[str] = []
     means: list[float] = []
     deviations: list[float] = []
@@ -423,7 +432,8 @@ def fit_scales(targets: Mapping[str, Column]) -> tuple[list[str], list[float], l
             mean, deviation = mean_and_deviation(present)
             if not deviation:
                 raise DataError(
-                    f"the target {name} is {f'{mean:g}' if len(present) else 'missing'} in all {len(values):,} training rows: "
+                    f"the target {name} is {f'{mean:g}' if len(present) else 'missing'} in all "
+                    f"{len(values):,} training rows: "
                     "there is nothing to learn.",
                     hint="look at data.target and at the split",
                 )
@@ -442,7 +452,7 @@ def _numbers(column: Column) -> np.ndarray:
     infinities."""
     if column.kind != "number":
         raise DataError(
-            f"the target {column.name} holds {column.kind}; what is forecast are numbers.",
+            f"the target {column.name} holds {column.kind}; only numbers can be forecast.",
             hint=f"set data.columns.{column.name}.kind: number, or choose another target",
         )
     values = as_matrix(column).astype(np.float64)
@@ -456,8 +466,8 @@ def _numbers(column: Column) -> np.ndarray:
 
 
 def _column_of(feature: str, table: Table) -> str:
-    """The column that a feature was made of: the longest name of a column that the feature's name
-    begins with."""
+    """The column that a feature was made of: the longest column name that the feature's name begins
+    with."""
     fitting = [
         name
         for name in table.columns
@@ -467,7 +477,11 @@ def _column_of(feature: str, table: Table) -> str:
 
 
 def utf8_matrix(texts: Sequence[str]) -> np.ndarray:
-    """Texts as UTF-8 bytes with zeros after their ends, uint8 (M, longest)."""
+    """Texts as UTF-8 bytes with zeros after their ends, uint8 (M, longest).
+
+    >>> utf8_matrix(["ab", "c"]).tolist()
+    [[97, 98], [99, 0]]
+    """
     coded = [text.encode("utf-8") for text in texts]
     result = np.zeros((len(coded), max(map(len, coded), default=0) or 1), dtype=np.uint8)
     for row, text in zip(result, coded, strict=True):
@@ -476,6 +490,11 @@ def utf8_matrix(texts: Sequence[str]) -> np.ndarray:
 
 
 def iso_times(times: np.ndarray) -> list[str]:
-    """Times (microseconds since 1970) in ISO form, no finer than they are."""
+    """Times (microseconds since 1970) in ISO form, with fractions of a second only where there are
+    any.
+
+    >>> iso_times(np.array([1_000_000]))
+    ['1970-01-01T00:00:01']
+    """
     unit: Any = "s" if (times % 1_000_000 == 0).all() else "us"
     return np.datetime_as_string(times.astype("M8[us]").astype(f"M8[{unit}]")).tolist()

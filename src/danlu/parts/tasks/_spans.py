@@ -1,18 +1,18 @@
-"""Tags of words to spans: which words belong together, and as what.
+"""Tags of words to spans: which words belong together, and the type of each span.
 
 A tag is O (in no span), or a letter, a dash and the type of the span (B-NP). The letters by scheme:
 
-  bio     B the first word of a span, I the others (also where a span begins with I, and B only parts neighbours)
+  bio     B the first word of a span, I the others (also where spans begin with I, and B only
+          separates neighbours)
   bioes   B, I, E the last word, S a span of one word (L for E and U for S are read likewise)
   io      I alone: neighbours of one type are one span
   none    tags without spans (parts of speech)
 
-What begins and ends a span is that of the program conlleval of the CoNLL shared tasks, so tags that
-break their scheme (I after O) still give its spans: a span begins at B and S, after O, E and S, and
-where the type changes.
+Spans begin and end as in the program conlleval of the CoNLL shared tasks, so tags that break their
+scheme (I after O) still give spans: a span begins at B and S, after O, E and S, and where the type
+changes.
 
-B rows, T places.
-"""
+B rows, T words."""
 
 from __future__ import annotations
 
@@ -36,8 +36,11 @@ _FORM = re.compile(r"([BIELSU])-(.+)", re.DOTALL)
 
 
 def tagging_scheme(tags: Sequence[str]) -> Scheme:
-    """The scheme that a set of tags follows; "none" where one of them is neither O nor of the form
-    B-TYPE."""
+    """The scheme of a set of tags; "none" where one of them is neither O nor of the form B-TYPE.
+
+    >>> tagging_scheme(["O", "B-NP", "I-NP"])
+    'bio'
+    """
     forms = [_FORM.fullmatch(tag) for tag in tags if tag != "O"]
     letters = {form[1] for form in forms if form}
     if not letters or None in forms:
@@ -48,8 +51,8 @@ def tagging_scheme(tags: Sequence[str]) -> Scheme:
 
 
 def complete_tag_set(tags: Sequence[str]) -> list[str]:
-    """The tags, sorted, and those that their scheme has for the same types as well: a rare type may
-    lack its I by chance."""
+    """The tags, sorted, with those that their scheme adds for the same types: the I of a rare type
+    may be missing by chance."""
     letters = {"bio": "BI", "bioes": "BIES", "io": "I", "none": ""}[tagging_scheme(tags)]
     if set("LU") & {tag[0] for tag in tags if tag != "O"}:
         letters = "BILU"
@@ -58,8 +61,8 @@ def complete_tag_set(tags: Sequence[str]) -> list[str]:
 
 
 def split_tags(tags: Sequence[str]) -> tuple[list[int], list[int], list[str]]:
-    """(what each tag says: OUTSIDE, BEGIN, ...; the number of its type, -1 for none; the types,
-    sorted)."""
+    """(the position of each tag: OUTSIDE, BEGIN, ...; the number of its type, -1 for none; the
+    types, sorted)."""
     forms = [_FORM.fullmatch(tag) if tag != "O" else None for tag in tags]
     types = sorted({form[2] for form in forms if form})
     letters = [_LETTERS[form[1]] if form else OUTSIDE for form in forms]
@@ -68,8 +71,8 @@ def split_tags(tags: Sequence[str]) -> tuple[list[int], list[int], list[str]]:
 
 @dataclass(frozen=True)
 class Spans:
-    """Spans by row and start: words start to stop - 1 of a row are of a type; int64 (spans,)
-    each."""
+    """Spans by row and start: words start to stop - 1 of a row, of one type; each int64
+    (spans,)."""
 
     rows: Tensor
     starts: Tensor
@@ -78,15 +81,15 @@ class Spans:
 
 
 class SpanFinder:
-    """The spans in rows of tags, given as numbers of `tags`."""
+    """Finds the spans in rows of tags, which are numbers of `tags`."""
 
     def __init__(self, tags: Sequence[str]) -> None:
         self.letters, self.numbers, self.types = split_tags(tags)
         self._tensors: dict[object, tuple[Tensor, Tensor]] = {}
 
     def find(self, tags_BT: Tensor, asked_BT: Tensor | None = None) -> Spans:
-        """The spans of int64 (B, T); where `asked` (bool) is False, or the tag is IGNORED, stands
-        no tag (O)."""
+        """The spans of int64 (B, T). A word has no tag (O) where `asked` (bool) is False or the tag
+        is IGNORED."""
         import torch
 
         letter_BT, type_BT = self._read(tags_BT, asked_BT)
@@ -96,7 +99,7 @@ class SpanFinder:
         closed = (before == OUTSIDE) | (before == END) | (before == SINGLE)
         changed = type_BT != torch.nn.functional.pad(type_BT[:, :-1], (1, 0), value=-1)
         starts = inside & (fresh | closed | changed)
-        # a span's last word is one whose follower begins another or stands in none
+        # the last word of a span is the one before another span or before no span
         follower_starts = torch.nn.functional.pad(starts[:, 1:], (0, 1), value=True)
         follower_inside = torch.nn.functional.pad(inside[:, 1:], (0, 1), value=False)
         lasts = inside & (follower_starts | ~follower_inside)
@@ -146,5 +149,5 @@ class SpanFinder:
 
 
 def _follower(places_BT: np.ndarray, last: bool) -> np.ndarray:
-    """What stands at the next place; `last` after the end."""
+    """The next word's values; `last` after the end."""
     return np.pad(places_BT[:, 1:], [(0, 0), (0, min(1, places_BT.shape[1]))], constant_values=last)

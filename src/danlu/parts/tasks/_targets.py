@@ -1,7 +1,6 @@
-"""Target columns as plain arrays: distinct values with their codes, numbers, separated labels; missing values refused.
+"""What tasks read of target columns: distinct values and codes, numbers, joined labels.
 
-What the tasks share. A target that cannot be used as asked raises DataError naming the column and
-the remedy."""
+A target that cannot be used raises DataError that names the column and the remedy."""
 
 from __future__ import annotations
 
@@ -18,7 +17,7 @@ from danlu.terms import Column
 
 
 def refuse_missing(column: Column) -> None:
-    """Raises DataError where rows of a target hold no value."""
+    """Raises DataError where rows have no value of the target."""
     missing = int(np.count_nonzero(column.is_missing()))
     if missing:
         raise DataError(
@@ -28,7 +27,7 @@ def refuse_missing(column: Column) -> None:
 
 
 def refuse_empty(column: Column) -> None:
-    """Raises DataError where a target has no rows to learn from."""
+    """Raises DataError for a target without rows."""
     if not len(column):
         raise DataError(
             f"the target {column.name} has no rows.",
@@ -37,12 +36,12 @@ def refuse_empty(column: Column) -> None:
 
 
 def as_text(column: Column) -> Column:
-    """A target as text: names are texts of one word. DataError for anything else."""
+    """A target as a text column; categories become texts. DataError for other kinds."""
     if column.kind == "text":
         return column
     if column.kind != "category":
         raise DataError(
-            f"the target {column.name} holds {column.kind}, and what is to be written is text.",
+            f"the target {column.name} holds {column.kind}, and the task writes text.",
             hint=f"set data.columns.{column.name}.kind to text",
         )
     pieces = [piece.encode() for piece in column.categories]
@@ -61,8 +60,7 @@ def distinct_values(column: Column) -> tuple[list[ClassValue], np.ndarray]:
     """(values, codes): the distinct values of a category, boolean or number column and each row's
     index into them, int64 (N,).
 
-    Whole numbers are given as int. Categories that no row holds are listed as well; `codes` does
-    not name them."""
+    Whole numbers are int. Categories that no row has are listed too; no code points to them."""
     refuse_missing(column)
     if column.kind == "category":
         return list(column.categories), column.values.astype(np.int64)
@@ -72,7 +70,8 @@ def distinct_values(column: Column) -> tuple[list[ClassValue], np.ndarray]:
         values, codes = np.unique(column.values, return_inverse=True)
         return [int_if_whole(value) for value in values.tolist()], codes.astype(np.int64)
     raise DataError(
-        f"the target {column.name} holds {'several numbers a row' if column.kind == 'number' else column.kind}, no classes.",
+        f"the target {column.name} holds "
+        f"{'several numbers per row' if column.kind == 'number' else column.kind}, no classes.",
         hint=f"data.columns.{column.name}.kind: category reads each distinct value as a class"
         if column.kind == "text"
         else "",
@@ -80,23 +79,35 @@ def distinct_values(column: Column) -> tuple[list[ClassValue], np.ndarray]:
 
 
 def int_if_whole(value: float) -> int | float:
-    """3.0 as 3; anything else unchanged."""
+    """3.0 as 3; anything else unchanged.
+
+    >>> int_if_whole(3.0), int_if_whole(2.5)
+    (3, 2.5)
+    """
     return int(value) if math.isfinite(value) and value == int(value) else value
 
 
 def class_text(value: object) -> str:
-    """A class as a recipe writes it: true, 3, setosa."""
+    """A class as a recipe writes it.
+
+    >>> class_text(True), class_text(3), class_text("setosa")
+    ('true', '3', 'setosa')
+    """
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def sort_classes(values: Sequence[ClassValue]) -> list[ClassValue]:
-    """Class values sorted: numbers by size (also those written as text: "2" before "10"),
-    everything else by spelling."""
+    """Class values sorted: numbers by size, also those written as text, everything else by
+    spelling.
+
+    >>> sort_classes(["10", "2"])
+    ['2', '10']
+    """
     try:
         sizes = {value: float(value) for value in values}
     except ValueError:
         return sorted(values, key=class_text)
-    if not all(math.isfinite(size) for size in sizes.values()):  # "nan" and "inf" are names here
+    if not all(math.isfinite(size) for size in sizes.values()):  # "nan" and "inf" are class names
         return sorted(values, key=class_text)
     return sorted(values, key=lambda value: (sizes[value], class_text(value)))
 
@@ -123,9 +134,9 @@ def number_matrix(column: Column) -> np.ndarray:
 def label_sets(column: Column, separator: str) -> tuple[list[str], np.ndarray, np.ndarray]:
     """(labels, rows, codes) of a column whose cells hold labels joined by `separator`.
 
-    Entry i says that row rows[i] holds labels[codes[i]]; every label is held by some row. Spaces
-    around a label and empty labels are left out, a label named twice in a cell counts once. A
-    missing cell holds no label here: the caller decides whether that is allowed."""
+    Entry i says that row rows[i] has labels[codes[i]]; every label is in some row. Spaces around a
+    label and empty labels are dropped, a label that is twice in a cell counts once. A missing cell
+    has no label here: the caller decides whether that is allowed."""
     if column.kind == "category":
         pieces = [[piece.strip() for piece in text.split(separator)] for text in column.categories]
         labels = sorted({piece for row_labels in pieces for piece in row_labels if piece})
@@ -139,14 +150,15 @@ def label_sets(column: Column, separator: str) -> tuple[list[str], np.ndarray, n
         return _drop_unused_labels(labels, rows, codes)
     if column.kind != "text" or column.offsets is None:
         raise DataError(
-            f"the target {column.name} is {column.kind}, no text of labels joined by {separator!r}."
+            f"the target {column.name} is {column.kind}, and not a text of labels joined by "
+            f"{separator!r}."
         )
     return _text_label_sets(column, separator)
 
 
 def _text_label_sets(column: Column, separator: str) -> tuple[list[str], np.ndarray, np.ndarray]:
     import pyarrow as pa
-    from pyarrow.compute import (  # the short forms are made at run time: unknown to a checker
+    from pyarrow.compute import (  # its short forms are made at run time, unknown to type checkers
         SplitPatternOptions,
         call_function,
     )
@@ -178,14 +190,17 @@ def _text_label_sets(column: Column, separator: str) -> tuple[list[str], np.ndar
 def _drop_unused_labels(
     labels: list[str], rows: np.ndarray, codes: np.ndarray
 ) -> tuple[list[str], np.ndarray, np.ndarray]:
-    """Without the labels that no row holds (those of categories in other rows, or of missing
-    cells)."""
+    """Without the labels that no row has (categories of other rows, or of missing cells)."""
     used, codes = np.unique(codes, return_inverse=True)
     return [labels[number] for number in used], rows, codes
 
 
 def percent_text(part: float) -> str:
-    """0.2408 as '24 %', small shares with one digit more."""
+    """A share as a percentage, small shares with one more digit.
+
+    >>> percent_text(0.2408), percent_text(0.0123)
+    ('24 %', '1.2 %')
+    """
     percent = 100 * part
     return (
         f"{percent:.0f} %"
@@ -197,6 +212,10 @@ def percent_text(part: float) -> str:
 
 
 def comma_list(values: Sequence[Any], most: int = 5) -> str:
-    """The first values as 'a, b, c and 7 more'."""
+    """The first values, and how many more there are.
+
+    >>> comma_list(["a", "b", "c"], most=2)
+    'a, b and 1 more'
+    """
     shown = ", ".join(class_text(value) for value in values[:most])
     return shown if len(values) <= most else f"{shown} and {len(values) - most:,} more"

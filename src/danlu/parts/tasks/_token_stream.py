@@ -1,4 +1,4 @@
-"""Tokens as one stream that windows are cut from, and what the tasks over such windows share."""
+"""A running text as one stream of tokens, and what tasks over its windows share."""
 
 from __future__ import annotations
 
@@ -28,17 +28,19 @@ from danlu.parts.tasks._base import (
 from danlu.reading.growing_array import GrowingArray
 from danlu.terms import END, PADDING, Column, InputSpec, OutputSpec, Table
 
-LEAST_WINDOWS = 8  # windows of a training text from which on they are cut elsewhere in every epoch
-_TOGETHER = 1 << 22  # tokens copied at a time
+LEAST_WINDOWS = 8  # with fewer windows, a training text is cut in the same places in every epoch
+_TOGETHER = 1 << 22  # tokens copied at once
 
 
 @dataclass(frozen=True)
 class TokenStream:
     """The tokens of all splits one after another.
 
-    values    uint16 or uint32 (places,): of each split END, its tokens with END after each document, then PADDING
-    regions   split -> (first place, one past its last token)
-    places    int64 (R,), the first place of each row, ascending; `rows` int64 (R,), which row that is
+    values    uint16 or uint32 (tokens,): of each split END, its tokens with END after each
+              document, then PADDING
+    regions   split -> (index of its first token, one past its last)
+    places    int64 (R,), the index of the first token of each row, ascending
+    rows      int64 (R,), the number of that row
     """
 
     values: np.ndarray
@@ -47,12 +49,12 @@ class TokenStream:
     rows: np.ndarray
 
     def row_of(self, ids: np.ndarray) -> np.ndarray:
-        """The row of the table in which each place stands."""
+        """The row of the table that each index lies in."""
         return self.rows[np.maximum(np.searchsorted(self.places, ids, side="right") - 1, 0)]
 
     def windows(self, split: str, context: int) -> np.ndarray:
-        """Where windows of `context` places begin so that each token of a split is predicted
-        exactly once, int64."""
+        """The starts of windows of `context` tokens, int64, so that each token of a split is
+        predicted exactly once."""
         start, stop = self.regions[split]
         return np.arange(start, stop - 1, context, dtype=np.int64)
 
@@ -64,8 +66,8 @@ def token_stream(
     size: int,
     room: int,
 ) -> TokenStream:
-    """The Stream of rows of tokens by split; `size` counts the vocabulary, `room` the places of
-    padding after each split."""
+    """The TokenStream of rows of tokens by split; `size` is the size of the vocabulary, `room` the
+    number of PADDING after each split."""
     plans = {split: _plan(tokens, rows, continues) for split, rows in splits.items() if len(rows)}
     values = GrowingArray(np.uint16 if size <= 1 << 16 else np.uint32)
     regions, places, rows, at = {}, [], [], 0
@@ -88,7 +90,7 @@ def token_stream(
 def _plan(
     tokens: Ragged, rows: np.ndarray, continues: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(which rows are followed by END, bool; places that each row takes) of a split."""
+    """(which rows are followed by END, bool; the number of tokens of each row) of a split."""
     sizes = tokens.sizes[rows]
     goes_on = np.zeros(len(rows), dtype=bool) if continues is None else np.asarray(continues)[rows]
     # a document that the split cuts off ends there for the model; where nothing follows, nothing
@@ -106,7 +108,7 @@ def _copy(
     ended: np.ndarray,
     lengths: np.ndarray,
 ) -> None:
-    """Add the tokens of `rows` and END after those that end; row i begins at place first[i]."""
+    """Append the tokens of `rows`, with END where a row ends; row i begins at index first[i]."""
     start = 0
     while start < len(rows):
         limit = first[start] + _TOGETHER
@@ -123,9 +125,9 @@ def _copy(
 def window_starts(
     whole: TokenStream, splits: Mapping[str, np.ndarray], context: int
 ) -> tuple[dict[str, np.ndarray], int]:
-    """(where the windows of each split begin, the phase of training).
+    """(the starts of each split's windows, by how many tokens training windows may be moved).
 
-    Training windows leave room to be moved by up to context - 1 places, unless the text is too
+    Training windows leave room to be moved by up to context - 1 tokens, unless the text is too
     short for that to be worth it."""
     empty = np.zeros(0, dtype=np.int64)
     starts = {
@@ -143,7 +145,7 @@ def window_starts(
 
 
 def window_tokens(field: Windows, ids: np.ndarray, phase: int = 1) -> np.ndarray:
-    """What the windows of `ids` hold, each place once, without padding."""
+    """The tokens of the windows of `ids`, each once, without PADDING."""
     if not len(ids):
         return field.values[:0]
     low = int(ids.min()) + field.shift
@@ -152,8 +154,12 @@ def window_tokens(field: Windows, ids: np.ndarray, phase: int = 1) -> np.ndarray
 
 
 def unigram_cross_entropy(train: np.ndarray, scored: np.ndarray, size: int) -> float:
-    """The cross-entropy (nats a token) of tokens `asked` under how often each stands among `told`,
-    each counted once more."""
+    """The cross-entropy, in nats per token, of tokens `scored` under their frequencies in `train`,
+    with one added to each count.
+
+    >>> round(unigram_cross_entropy(np.array([0, 0]), np.array([0]), 2), 4)
+    0.2877
+    """
     counts = np.bincount(train, minlength=size) + 1.0
     shares = np.bincount(scored, minlength=size) / max(len(scored), 1)
     return float(-(shares * np.log(counts / counts.sum())).sum())
@@ -163,7 +169,7 @@ def document_ends(
     tokens: Ragged, continues: np.ndarray | None, room: int
 ) -> tuple[Ragged, np.ndarray]:
     """(END and the last tokens of each document, at most `room` in all; the first row of each) of
-    rows that `continues` joins."""
+    rows that `continues` joins to documents."""
     count = len(tokens)
     goes_on = (
         np.zeros(count, dtype=bool) if continues is None else np.asarray(continues, dtype=bool)
@@ -188,17 +194,16 @@ def document_ends(
 
 
 class RunningText(ReadsRunningText, CutsExamples, ReadsPreprocessing, Responds, Exportable):
-    """The base of a task over windows of `context` tokens of one running text, each token of a
-    split asked once.
+    """The base of tasks over windows of `context` tokens of one running text, each token of a split
+    predicted once.
 
-    size        how many codes the vocabulary has; 0 before any text was seen
-    tokenizer   what reads and writes text, once `attach` was called
+    size   the size of the vocabulary; 0 before any text was seen
     """
 
     score_order: ScoreOrder = ("loss", "lower")
     rows_are_independent = False
     target_names: tuple[str, ...] = ()
-    ahead = 0  # how many places after the input's its target stands
+    ahead = 0  # the target of a token is the token so many places later
 
     def __init__(
         self, context: int, size: int = 0, counts: Mapping[str, int] | None = None
@@ -225,11 +230,11 @@ class RunningText(ReadsRunningText, CutsExamples, ReadsPreprocessing, Responds, 
         return None if lengths is None else lengths.tolist()
 
     def attach(self, preprocessor: Preprocessor) -> None:
-        """Take over what the preprocessing reads text with."""
+        """Take the tokenizer of the preprocessing."""
         self.tokenizer = preprocessor.tokenizer
 
     def state(self) -> dict[str, object]:
-        """What an artifact keeps."""
+        """The JSON values from which `restore` makes the task."""
         return {"context": self.context, "size": self.size, "counts": self.counts}
 
     def make_examples(
@@ -241,7 +246,7 @@ class RunningText(ReadsRunningText, CutsExamples, ReadsPreprocessing, Responds, 
         table: Table,
         answering: bool = False,
     ) -> Examples:
-        """Windows over one stream of all splits; to be answered, one example a document: its last
+        """Windows over one stream of all splits; to be answered, one example per document: its last
         tokens."""
         name, tokens = only_text_input(arrays, specs, table)
         self._set_vocabulary(specs[name].cardinalities[0])
@@ -260,7 +265,7 @@ class RunningText(ReadsRunningText, CutsExamples, ReadsPreprocessing, Responds, 
         )
         context = min(
             self.context, longest
-        )  # a window is no longer than the text: attention over padding costs its square
+        )  # no longer than the text: attention over padding costs its square
         whole = token_stream(tokens, splits, table.continues, self.size, context)
         if "train" in splits:
             self.counts = {
@@ -287,13 +292,11 @@ class RunningText(ReadsRunningText, CutsExamples, ReadsPreprocessing, Responds, 
     def finish(
         self, module: nn.Module, inputs: Mapping[str, Tensor], outputs: Tensor
     ) -> dict[str, Tensor]:
-        """{"logits": float32 (N, T, codes)}: of what follows each place, or of what stands at
-        it."""
+        """{"logits": float32 (N, T, codes)}, of the next token or of the token itself."""
         return {"logits": outputs}
 
     def baseline(self, examples: Examples, split: str) -> dict[str, float]:
-        """Scores of knowing only how often each token stands in the training text, whatever stands
-        before it."""
+        """Scores of predicting each token by its frequency in the training text alone."""
         target = examples.target
         assert isinstance(target, Windows)
         train = window_tokens(target, examples.splits["train"], examples.phase)
@@ -314,13 +317,16 @@ class RunningText(ReadsRunningText, CutsExamples, ReadsPreprocessing, Responds, 
         """'language modelling: 1,003,854 tokens of a vocabulary of 70 to train, in windows of
         256'."""
         count = self.counts.get("train", 0)
-        return f"{what}: {count:,} tokens of a vocabulary of {self.size:,} to train, in windows of {self.context:,}"
+        return (
+            f"{what}: {count:,} tokens of a vocabulary of {self.size:,} to train, in windows of "
+            f"{self.context:,}"
+        )
 
 
 def only_text_input(
     arrays: PreparedInputs, specs: Mapping[str, InputSpec], table: Table
 ) -> tuple[str, Ragged]:
-    """(name, tokens) of the one input of tokens. DataError where there is another, or none."""
+    """(name, tokens) of the one input, which must be of tokens. DataError otherwise."""
     names = [
         name
         for name, spec in specs.items()
@@ -329,7 +335,7 @@ def only_text_input(
     if len(names) != 1 or len(specs) > 1:
         kinds = ", ".join(f"{name} ({spec.kind})" for name, spec in specs.items())
         raise DataError(
-            f"a running text is one input of tokens, and the transforms give {kinds or 'none'}.",
+            f"the task reads one input of tokens, and the transforms give {kinds or 'none'}.",
             where=table.origin,
             hint="let the text column's transforms be [tokenize], and leave other columns out",
         )

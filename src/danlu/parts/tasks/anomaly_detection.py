@@ -369,7 +369,7 @@ def restore(config: Config, state: Mapping[str, Any]) -> AnomalyDetection:
 
 _YES = ("anomaly", "anomalous", "outlier", "true", "yes", "1")
 _NO = ("normal", "ordinary", "inlier", "false", "no", "0", "")
-_WORDS = dict.fromkeys(_YES, 1) | dict.fromkeys(_NO, 0)
+_WORDS: dict[str, int] = {**dict.fromkeys(_YES, 1), **dict.fromkeys(_NO, 0)}
 
 
 def _truths(column: Column, table: Table) -> np.ndarray:

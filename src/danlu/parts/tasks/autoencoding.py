@@ -1,9 +1,9 @@
-"""Rows made again from a few numbers: what is hard to make again is unlike the training rows.
+"""Autoencoding: rows reconstructed from a few numbers; a large error means an unusual row.
 
-No column is answered. The answer of a row is its reconstruction error (the mean squared difference,
-on the scale the model sees, where every feature or channel has deviation 1 over the training rows),
-an anomaly score, and its code. With `noise` a row is shown with noise on it and is asked for
-without (denoising), which keeps a large code from copying.
+There is no target column. The answer to a row is its reconstruction error (the mean squared
+difference, on the scale the model sees, where every feature or channel has deviation 1 over the
+training rows), an anomaly score, and its code. With `noise` the model sees a row with noise on it
+and reconstructs it without (denoising), which keeps a large code from copying.
 Sources: Hinton and Salakhutdinov, 2006; Vincent et al., 2008, doi.org/10.1145/1390156.1390294
 (denoising)."""
 
@@ -36,17 +36,18 @@ if TYPE_CHECKING:
 ASKS = "pixels"
 TARGETS = (0, 0)
 DEFAULTS = {"model": "autoencoder", "loss": "mse", "metrics": ["reconstruction_error"]}
-_BLOCK = 1024  # rows whose difference from the mean is taken at a time
+_BLOCK = 1024  # rows compared with the mean at once
 
 
 class Config(Options):
-    """What is shown of a row."""
+    """The noise that the model sees on a row."""
 
     noise: float = Field(
         0.0,
         ge=0,
         le=100,
-        description="Standard deviation of the noise that the model sees on a row, in deviations of the rows themselves.",
+        description="Standard deviation of the noise on the model's input, in deviations of the "
+        "training rows.",
     )
 
 
@@ -60,7 +61,7 @@ class EncodesRows(Protocol):
 
 
 class Autoencoding(CutsExamples, HidesInputs, Responds, AnswersFromArrays, Task):
-    """Which input is made again, and how well."""
+    """The input that is reconstructed."""
 
     score_order: ScoreOrder = ("loss", "lower")
     target_names: tuple[str, ...] = ()
@@ -70,7 +71,7 @@ class Autoencoding(CutsExamples, HidesInputs, Responds, AnswersFromArrays, Task)
         self._set_input(name, spec)  # known once there are rows
 
     def _set_input(self, name: str, spec: InputSpec | None) -> None:
-        """The model returns this input again."""
+        """The output of the model is this input."""
         self.input_name, self.input_spec = name, spec
         if spec is None:
             self.output = OutputSpec(0)
@@ -84,7 +85,7 @@ class Autoencoding(CutsExamples, HidesInputs, Responds, AnswersFromArrays, Task)
         )
 
     def state(self) -> dict[str, Any]:
-        """What an artifact keeps."""
+        """The JSON values from which `restore` makes the task."""
         assert self.input_spec is not None
         spec = self.input_spec
         return {
@@ -105,11 +106,11 @@ class Autoencoding(CutsExamples, HidesInputs, Responds, AnswersFromArrays, Task)
         table: Table,
         answering: bool = False,
     ) -> Examples:
-        """Rows as they are; what is asked for is the input itself, which `corrupt` puts beside
-        it."""
+        """The rows themselves; `corrupt` makes the target of the input."""
         if set(arrays) not in ({"numbers"}, {"image"}):
             raise DataError(
-                f"autoencoding takes numbers or one image, and the columns give {' and '.join(arrays)}.",
+                "autoencoding takes numbers or one image, and the columns give "
+                f"{' and '.join(arrays)}.",
                 where=table.origin,
                 hint="set use: false for the columns of one of them under data.columns",
             )
@@ -118,8 +119,8 @@ class Autoencoding(CutsExamples, HidesInputs, Responds, AnswersFromArrays, Task)
         return Examples(dict(arrays), dict(specs), None, splits)
 
     def corrupt(self, batch: Batch, seed: int) -> Batch:
-        """The batch that asks for its own input, shown with noise where the task says so: a
-        function of seed and row."""
+        """The batch with its own input as the target, and with noise on the input where the task
+        says so: a function of seed and row."""
         clean = batch.inputs[self.input_name]
         if not self.noise:
             return Batch(batch.inputs, clean, batch.rows)
@@ -134,7 +135,7 @@ class Autoencoding(CutsExamples, HidesInputs, Responds, AnswersFromArrays, Task)
         )
 
     def respond(self, module: nn.Module, batch: Batch) -> list[Answer]:
-        """{"prediction": reconstruction error, "code": [numbers]} a row, of rows without noise."""
+        """{"prediction": reconstruction error, "code": [numbers]} per row, without noise."""
         clean = batch.inputs[self.input_name]
         finished = self.finish(module, {self.input_name: clean}, module(batch.inputs))
         return self.answers_from_arrays(
@@ -146,7 +147,7 @@ class Autoencoding(CutsExamples, HidesInputs, Responds, AnswersFromArrays, Task)
     def finish(
         self, module: nn.Module, inputs: Mapping[str, Tensor], outputs: Tensor
     ) -> dict[str, Tensor]:
-        """{"error": float64 (N,)} and, of a network that has one, {"code": float32 (N, K)}."""
+        """{"error": float64 (N,)}, and {"code": float32 (N, K)} where the network has one."""
         finished = {"error": reconstruction_errors(outputs, inputs[self.input_name])}
         return (
             {**finished, "code": module.encode(inputs).float()}
@@ -157,7 +158,7 @@ class Autoencoding(CutsExamples, HidesInputs, Responds, AnswersFromArrays, Task)
     def answers_from_arrays(
         self, arrays: Mapping[str, np.ndarray], beside: Mapping[str, np.ndarray]
     ) -> list[Answer]:
-        """`respond` of what `finish` gave."""
+        """The answers, as `respond` gives them, from the arrays of `finish`."""
         answers: list[Answer] = [{"prediction": error} for error in arrays["error"].tolist()]
         for answer, code in zip(
             answers, arrays["code"].tolist() if "code" in arrays else [], strict=False
@@ -166,7 +167,7 @@ class Autoencoding(CutsExamples, HidesInputs, Responds, AnswersFromArrays, Task)
         return answers
 
     def baseline(self, examples: Examples, split: str) -> dict[str, float]:
-        """The error of always giving the mean of the training rows."""
+        """The error of always answering the mean of the training rows."""
         rows = examples.inputs[self.input_name]
         assert isinstance(rows, np.ndarray) and self.input_spec is not None
         train, scored = examples.splits["train"], examples.splits[split]
@@ -195,7 +196,7 @@ def _blocks(rows: np.ndarray) -> list[np.ndarray]:
 
 
 def reconstruction_errors(outputs: Tensor, target: Tensor) -> Tensor:
-    """The mean squared difference of each row, float64 (N,)."""
+    """The mean squared difference of each row, float64 (N,), of tensors of one shape (N, ...)."""
     return (outputs.double() - target.double()).square().flatten(1).mean(dim=1)
 
 
@@ -205,7 +206,7 @@ def build(config: Config, targets: Mapping[str, Column]) -> Autoencoding:
 
 
 def restore(config: Config, state: Mapping[str, Any]) -> Autoencoding:
-    """The task as `state()` wrote it."""
+    """The task whose `state()` this is."""
     names, scale = tuple(state["names"]), (tuple(state["mean"]), tuple(state["std"]))
     spec = InputSpec(state["kind"], tuple(state["shape"]), names, (), *scale)
     return Autoencoding(config.noise, state["name"], spec)

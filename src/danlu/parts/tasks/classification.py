@@ -1,8 +1,8 @@
-"""One class out of two or more for each row; the answer is the likeliest class with the probabilities of all.
+"""One class out of two or more for each row, with the probabilities of all.
 
-The target is a category, a boolean, or a number with few distinct whole values. The model gives one
-logit a class, classes sorted (numbers by size); probabilities are their softmax. Two classes are no
-special case: softmax over two logits is the logistic function of their difference."""
+The target is a category, a boolean, or a number with few distinct whole values. The model returns
+one logit per class, classes sorted (numbers by size); probabilities are their softmax. Two classes
+are no special case: the softmax over two logits is the logistic function of their difference."""
 
 from __future__ import annotations
 
@@ -51,16 +51,17 @@ class Config(Options):
 
     positive: str | int | bool | None = Field(
         None,
-        description="With two classes, the one that precision, recall, F1 and average precision count; null: the second in order.",
+        description="With two classes, the one that precision, recall, F1 and average precision "
+        "count; null: the second in order.",
     )
 
 
 class Classification(ClassifiesRows, RowTask[np.ndarray], EndsInLayer):
     """The classes of one target column, and how outputs (N, classes) become answers."""
 
-    # The loss, not the accuracy: where one class is rare a model can get better for long while its
-    # accuracy stands still at the share of the common class, and on a small validation split many
-    # epochs tie. Chosen by loss, test accuracy was the same on Adult and 14,000 rows of
+    # The loss, not the accuracy: where one class is rare a model can improve for long while its
+    # accuracy stays at the share of the common class, and on a small validation split many epochs
+    # tie. Chosen by loss, test accuracy was the same on Adult and 14,000 rows of
     # Fashion-MNIST and 0.3 points better on digits (30 runs of an mlp, paired).
     score_order: ScoreOrder = ("loss", "lower")
 
@@ -83,19 +84,19 @@ class Classification(ClassifiesRows, RowTask[np.ndarray], EndsInLayer):
         self._index_of = {text: number for number, text in enumerate(self.output.names)}
 
     def class_number(self, value: ClassValue) -> int:
-        """The position of a class, given as the recipe writes it; DataError for one that is
-        none."""
+        """The number of a class, named as in the recipe; DataError where there is no such class."""
         text = class_text(value)
         if text not in self.output.names:
             raise DataError(
-                f"{text!r} is no class of {self.target_names[0]}; its classes are {comma_list(self.classes)}.",
+                f"{text!r} is not a class of {self.target_names[0]}; its classes are "
+                f"{comma_list(self.classes)}.",
                 hint=did_you_mean(text, self.output.names),
             )
         return self.output.names.index(text)
 
     def class_weights(self, chosen: str | Mapping[str, float] | None) -> list[float] | None:
-        """A weight a class: "balanced" (rows / (classes * rows of the class)), given by name (1 for
-        the others), or None."""
+        """One weight per class: "balanced" (rows / (classes * rows of the class)), by name (1 for
+        others), or None."""
         if chosen is None:
             return None
         if isinstance(chosen, str):
@@ -108,7 +109,7 @@ class Classification(ClassifiesRows, RowTask[np.ndarray], EndsInLayer):
         return weights
 
     def state(self) -> dict[str, Any]:
-        """What an artifact keeps."""
+        """The JSON values from which `restore` makes the task."""
         return {
             "target": self.target_names[0],
             "classes": list(self.classes),
@@ -127,9 +128,11 @@ class Classification(ClassifiesRows, RowTask[np.ndarray], EndsInLayer):
         if len(numbers) and numbers.min() < 0:
             strange = np.unique(codes[numbers < 0])
             raise DataError(
-                f"the target {column.name} holds {comma_list([values[code] for code in strange])} in {int((numbers < 0).sum()):,} rows, "
-                f"which the training rows never show; the classes are {comma_list(self.classes)}.",
-                hint="mend or leave out those rows, or train with rows of every class (data.split: stratified)",
+                f"the target {column.name} holds {comma_list([values[code] for code in strange])} "
+                f"in {int((numbers < 0).sum()):,} rows, "
+                f"which no training row has; the classes are {comma_list(self.classes)}.",
+                hint="mend or leave out those rows, or train with rows of every class "
+                "(data.split: stratified)",
             )
         return numbers
 
@@ -138,11 +141,11 @@ class Classification(ClassifiesRows, RowTask[np.ndarray], EndsInLayer):
         return outputs.double().softmax(dim=1)
 
     def predicted(self, outputs: Tensor) -> Tensor:
-        """The number of the likeliest class, int64 (N,); of equals the first."""
+        """The number of the likeliest class, int64 (N,); ties go to the first."""
         return outputs.argmax(dim=1)
 
     def answers(self, outputs: Tensor) -> list[Answer]:
-        """{"prediction": class, "probabilities": {class: p}} a row."""
+        """{"prediction": class, "probabilities": {class: p}} per row."""
         classes = self.classes
         likeliest = self.predicted(outputs).tolist()
         rows = self.probabilities(outputs).tolist()
@@ -160,7 +163,7 @@ class Classification(ClassifiesRows, RowTask[np.ndarray], EndsInLayer):
     def answers_from_arrays(
         self, arrays: Mapping[str, np.ndarray], beside: Mapping[str, np.ndarray]
     ) -> list[Answer]:
-        """`answers` of what `finish` gave."""
+        """The answers, as `answers` gives them, from the arrays of `finish`."""
         rows = arrays["probabilities"].astype(np.float64)
         likeliest = rows.argmax(axis=1).tolist()
         return [
@@ -176,14 +179,14 @@ class Classification(ClassifiesRows, RowTask[np.ndarray], EndsInLayer):
         return AnswerLayer("softmax")
 
     def baseline(self, train_target: np.ndarray, target: np.ndarray) -> dict[str, float]:
-        """Scores of always guessing the commonest class of the training rows (log loss: their class
-        shares)."""
+        """Scores of always answering the most frequent class of the training rows (log loss: with
+        the class shares as probabilities)."""
         counts = np.bincount(train_target, minlength=len(self.classes))
         if not len(target) or not counts.sum():
             return {}
         scores = {"accuracy": float(np.mean(target == counts.argmax()))}
         shares = counts[target] / counts.sum()
-        if shares.all():  # a class that no training row shows has no finite log loss
+        if shares.all():  # a class without training rows has no finite log loss
             scores["log_loss"] = float(-np.log(shares).mean())
         return scores
 
@@ -197,12 +200,15 @@ class Classification(ClassifiesRows, RowTask[np.ndarray], EndsInLayer):
             )
         else:
             most, least = int(shares.argmax()), int(shares.argmin())
-            detail = f"commonest {names[most]} {percent_text(shares[most])}, rarest {names[least]} {percent_text(shares[least])}"
+            detail = (
+                f"commonest {names[most]} {percent_text(shares[most])}, rarest {names[least]} "
+                f"{percent_text(shares[least])}"
+            )
         return f"classification of {self.target_names[0]}: {len(names):,} classes ({detail})"
 
 
 def build(config: Config, targets: Mapping[str, Column]) -> Classification:
-    """The task over the classes that the training rows show."""
+    """The task over the classes of the training rows."""
     ((name, column),) = targets.items()
     refuse_empty(column)
     _refuse_continuous(column)
@@ -212,22 +218,23 @@ def build(config: Config, targets: Mapping[str, Column]) -> Classification:
     classes = sort_classes(list(count_of))
     if len(classes) < 2:
         raise DataError(
-            f"the target {name} is {class_text(classes[0])} in all {len(column):,} training rows: there is nothing to tell apart.",
+            f"the target {name} is {class_text(classes[0])} in all {len(column):,} training rows: "
+            "there is nothing to learn.",
             hint="look at data.target and at the split",
         )
     return Classification(name, classes, [count_of[value] for value in classes], config.positive)
 
 
 def restore(config: Config, state: Mapping[str, Any]) -> Classification:
-    """The task as `state()` wrote it."""
+    """The task whose `state()` this is."""
     return Classification(
         state["target"], state["classes"], state["class_counts"], state["positive"]
     )
 
 
 def _refuse_continuous(column: Column) -> None:
-    """A number target must be whole and have few distinct values: at most 20, or a tenth of the
-    rows."""
+    """A number target must be whole with few distinct values: at most 20, or a tenth of the rows.
+    DataError."""
     if column.kind != "number" or column.values.ndim != 1:
         return
     present = column.values[~column.is_missing()]
@@ -240,9 +247,14 @@ def _refuse_continuous(column: Column) -> None:
     else:
         values = np.unique(present)
         if len(values) > max(20, len(column) // 10):
-            reason = f"{len(values):,} distinct values from {int_if_whole(values[0])} to {int_if_whole(values[-1])} in {len(column):,} rows"
+            reason = (
+                f"{len(values):,} distinct values from {int_if_whole(values[0])} to "
+                f"{int_if_whole(values[-1])} in {len(column):,} rows"
+            )
     if reason:
         raise DataError(
-            f"the target {column.name} is a number that looks continuous ({reason}); classification needs few distinct values.",
-            hint=f"choose task: regression, or set data.columns.{column.name}.kind: category if the numbers are names",
+            f"the target {column.name} is a number that looks continuous ({reason}); "
+            "classification needs few distinct values.",
+            hint=f"choose task: regression, or set data.columns.{column.name}.kind: category if "
+            "the numbers are names",
         )

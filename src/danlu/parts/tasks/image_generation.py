@@ -6,6 +6,7 @@ the row's number alone. `danlu generate` makes images with the artifact."""
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
@@ -224,15 +225,8 @@ class ImageGeneration(
         self, arrays: Mapping[str, np.ndarray], beside: Mapping[str, np.ndarray]
     ) -> list[Answer]:
         """{"prediction": a PNG as a data URL} per row."""
-        import base64
-
         images = np.rint(arrays["shades"].transpose(0, 2, 3, 1) * 255).astype(np.uint8)
-        return [
-            {
-                "prediction": f"data:image/png;base64,{base64.b64encode(encode_png(np.ascontiguousarray(image))).decode()}"
-            }
-            for image in images
-        ]
+        return [{"prediction": _png_url(np.ascontiguousarray(image))} for image in images]
 
     def pixels(self, outputs: Tensor) -> np.ndarray:
         """Outputs (N, C, H, W) as uint8 (N, H, W, C)."""
@@ -261,13 +255,7 @@ class ImageGeneration(
 
     def answers(self, outputs: Tensor) -> list[Answer]:
         """{"prediction": a PNG as a data URL} per row."""
-        import base64
-
-        images = self.pixels(outputs)
-        return [
-            {"prediction": f"data:image/png;base64,{base64.b64encode(encode_png(image)).decode()}"}
-            for image in images
-        ]
+        return [{"prediction": _png_url(image)} for image in self.pixels(outputs)]
 
     def baseline(self, examples: Examples, split: str) -> dict[str, float]:
         """{}: there is no constant answer to compare with."""
@@ -282,6 +270,11 @@ class ImageGeneration(
             if self.classes
             else what
         )
+
+
+def _png_url(image: np.ndarray) -> str:
+    """An image, uint8 (H, W, C), as a PNG in a data URL."""
+    return f"data:image/png;base64,{base64.b64encode(encode_png(image)).decode()}"
 
 
 def _generator(module: nn.Module) -> ImageGenerator:

@@ -1,11 +1,10 @@
-"""The next token of a running text: language modelling, the pretraining of GPT-like models.
+"""Language modelling: predicts the next token of a text, the pretraining of GPT-like models.
 
-Every text of the column is one document after another in a single stream of tokens, with the
-end-of-document token between them; the model reads windows of `context` tokens and is asked for the
-next token at every place. Validation and test ask every token exactly once; training cuts its
-windows elsewhere in every epoch. The loss is in nats a token; bits per byte can be compared between
-tokenizers. Splits are consecutive parts of the text, since neighbouring passages know each other.
-"""
+The texts of the column are documents of a single stream of tokens, with the end-of-document token
+between them; the model reads windows of `context` tokens and predicts the next token at every
+place. Validation and test predict every token exactly once; training cuts its windows elsewhere in
+every epoch. The loss is in nats per token; bits per byte can be compared between tokenizers. Splits
+are consecutive parts of the text, since neighbouring passages share words and names."""
 
 from __future__ import annotations
 
@@ -45,23 +44,23 @@ DEFAULTS = {
 
 
 class Config(Options):
-    """How far the model looks back, which column it reads, and what is written to look at."""
+    """The context, the column, and the samples."""
 
     context: int = Field(
-        256, ge=2, le=1_048_576, description="Tokens of a window: how far back the model can look."
+        256, ge=2, le=1_048_576, description="Tokens of a window, which the model sees at once."
     )
     column: str | None = Field(
         None,
-        description="The column that holds the text; null: the only one, or the one called text.",
+        description="The column of the text; null: the only one, or the one named text.",
     )
     samples: int = Field(
-        2, ge=0, le=100, description="Texts written at each evaluation, to look at; 0: none."
+        2, ge=0, le=100, description="Texts generated as samples at each evaluation; 0: none."
     )
     sample_tokens: int = Field(
         100,
         ge=1,
         le=10_000,
-        description="Tokens of such a text, and of the answer to a row of predict.",
+        description="Tokens of a sample, and of the answer to a row of predict.",
     )
 
 
@@ -76,7 +75,7 @@ def recast(config: Config, table: Table) -> Table:
 
 
 class LanguageModeling(RunningText, ContinuesText, DrawsSamples, WritesTokenByToken):
-    """The vocabulary, the length of a window, and how a text goes on."""
+    """The vocabulary, the context, and how a text is continued."""
 
     ahead = 1
     usage = "generate {} --prompt TEXT"
@@ -93,7 +92,7 @@ class LanguageModeling(RunningText, ContinuesText, DrawsSamples, WritesTokenByTo
         return self.describe_as("language modelling")
 
     def samples(self, module: nn.Module, seed: int) -> tuple[Sample, ...]:
-        """Texts as the model writes them by itself, from the beginning of a document."""
+        """Texts that the model writes from the beginning of a document."""
         from danlu.layers.generation.sampling import Sampling
 
         count = self.config.samples if self.tokenizer is not None else 0
@@ -101,7 +100,7 @@ class LanguageModeling(RunningText, ContinuesText, DrawsSamples, WritesTokenByTo
         return tuple(Sample(f"text {number}", text) for number, text in enumerate(texts, 1))
 
     def respond(self, module: nn.Module, batch: Batch) -> list[Answer]:
-        """{"prediction": how the text most likely goes on} a row."""
+        """{"prediction": the likeliest continuation} per row."""
         from danlu.layers.generation.sampling import Sampling
 
         prompts = [
@@ -113,7 +112,7 @@ class LanguageModeling(RunningText, ContinuesText, DrawsSamples, WritesTokenByTo
         ]
 
     def write(self, run: RunNetwork, inputs: Mapping[str, np.ndarray]) -> list[Answer]:
-        """`respond`, of a network that `run` runs."""
+        """The answers, as `respond` gives them, of a network that `run` runs."""
         prompts = [row[row != PADDING].tolist() for row in inputs["tokens"]]
 
         def following(rows: list[list[int]]) -> np.ndarray:
@@ -127,7 +126,7 @@ class LanguageModeling(RunningText, ContinuesText, DrawsSamples, WritesTokenByTo
     def _written(
         self, module: nn.Module, prompts: list[list[int]], sampling: Any, seed: int
     ) -> list[str]:
-        """What is written after each prompt."""
+        """The continuation of each prompt."""
         from danlu.layers.generation.autoregressive import Continuation
 
         going = Continuation(module, prompts, self.context, sampling, seed)
@@ -141,12 +140,12 @@ class LanguageModeling(RunningText, ContinuesText, DrawsSamples, WritesTokenByTo
 
 
 def build(config: Config, targets: Mapping[str, Column]) -> LanguageModeling:
-    """The task; its vocabulary is known once it has seen the text."""
+    """The task; its vocabulary is set by the first call of make_examples."""
     return LanguageModeling(config)
 
 
 def restore(config: Config, state: Mapping[str, Any]) -> LanguageModeling:
-    """The task as `state()` wrote it."""
+    """The task whose `state()` this is."""
     return LanguageModeling(
         config,
         int(state["size"]),

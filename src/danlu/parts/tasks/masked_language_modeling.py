@@ -1,9 +1,9 @@
-"""Words hidden in a running text and asked back: masked language modelling, the pretraining of BERT-like encoders.
+"""Masked language modelling: predicts hidden words, the pretraining of BERT-like encoders.
 
-Of the tokens of every window `share` are asked. Of those 80 % are hidden behind the mask, 10 %
-replaced by any token of the vocabulary, 10 % left as they are, so that the model must have an
-opinion of every place. Which, is drawn anew in every update, and always alike in evaluation.
-Source: Devlin et al., 2018, arXiv:1810.04805."""
+`share` of the tokens of every window are targets. 80 % of those are hidden behind the mask, 10 %
+replaced by a random token of the vocabulary, and 10 % left unchanged, so that the model must
+predict something at every place. They are drawn anew in every update, and alike in every
+evaluation. Source: Devlin et al., 2018, arXiv:1810.04805."""
 
 from __future__ import annotations
 
@@ -42,18 +42,18 @@ DEFAULTS = {
     "data.transforms": {"text": [{"name": "tokenize", "kind": "bpe"}]},
 }
 _HIDDEN, _REPLACED = 0.8, 0.1
-_MARK = "[MASK]"  # what stands for a masked token in a text to be answered
-_TOLD = 5  # likeliest tokens told of a masked place
+_MARK = "[MASK]"  # stands for a masked token in a text to be answered
+_TOLD = 5  # likeliest tokens in the answer to a masked token
 
 
 class Config(Options):
-    """How much is hidden, and in windows of which column."""
+    """The context, the share of targets, and the column."""
 
     context: int = Field(128, ge=2, le=1_048_576, description="Tokens of a window.")
-    share: float = Field(0.15, gt=0, lt=1, description="Share of the tokens that are asked.")
+    share: float = Field(0.15, gt=0, lt=1, description="Share of the tokens that are targets.")
     column: str | None = Field(
         None,
-        description="The column that holds the text; null: the only one, or the one called text.",
+        description="The column of the text; null: the only one, or the one named text.",
     )
 
 
@@ -68,7 +68,7 @@ def recast(config: Config, table: Table) -> Table:
 
 
 class MaskedLanguageModeling(RunningText, HidesInputs, AnswersFromArrays):
-    """The vocabulary, the length of a window, and which places are asked."""
+    """The vocabulary, the context, and the share of targets."""
 
     def __init__(
         self, config: Config, size: int = 0, counts: Mapping[str, int] | None = None
@@ -116,11 +116,10 @@ class MaskedLanguageModeling(RunningText, HidesInputs, AnswersFromArrays):
         )
 
     def corrupt(self, batch: Batch, seed: int) -> Batch:
-        """The batch with its tokens partly hidden, and a target at these places alone.
+        """The batch with some tokens hidden, which are its targets.
 
-        What happens at a place is a function of seed, the window it stands in and the place alone.
-        A window without a single token that could be asked asks nothing; any other asks one place
-        at least."""
+        What happens to a token is a function of the seed, its window and its place in it. A window
+        without any token that could be hidden has no target; any other has at least one."""
         import torch
 
         from danlu.system.random_draws import counter_bits, counter_uniform
@@ -145,7 +144,7 @@ class MaskedLanguageModeling(RunningText, HidesInputs, AnswersFromArrays):
 
     def respond(self, module: nn.Module, batch: Batch) -> list[Answer]:
         """{"prediction": the text with [MASK] filled in, "masked": [the likeliest tokens of each,
-        with their probability]} a row."""
+        with their probabilities]} per row."""
         logits = module(batch.inputs).float().cpu().numpy()
         return self.answers_from_arrays(
             {"logits": logits}, {"tokens": batch.inputs["tokens"].cpu().numpy()}
@@ -154,7 +153,7 @@ class MaskedLanguageModeling(RunningText, HidesInputs, AnswersFromArrays):
     def answers_from_arrays(
         self, arrays: Mapping[str, np.ndarray], beside: Mapping[str, np.ndarray]
     ) -> list[Answer]:
-        """`respond` of what `finish` gave, and of the tokens."""
+        """The answers, as `respond` gives them; `beside` holds the tokens."""
         logits = arrays["logits"].astype(np.float32)
         logits[..., :FIRST_TOKEN] = -np.inf
         return [
@@ -188,12 +187,12 @@ class MaskedLanguageModeling(RunningText, HidesInputs, AnswersFromArrays):
 
 
 def build(config: Config, targets: Mapping[str, Column]) -> MaskedLanguageModeling:
-    """The task; its vocabulary is known once it has seen the text."""
+    """The task; its vocabulary is set by the first call of make_examples."""
     return MaskedLanguageModeling(config)
 
 
 def restore(config: Config, state: Mapping[str, Any]) -> MaskedLanguageModeling:
-    """The task as `state()` wrote it."""
+    """The task whose `state()` this is."""
     return MaskedLanguageModeling(
         config,
         int(state["size"]),

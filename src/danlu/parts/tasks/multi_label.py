@@ -1,7 +1,7 @@
 """Any number of labels for each row, each its own yes or no.
 
-The target is several columns that hold 0 or 1 (one a label), or one column of text with labels
-joined by a separator ("red|round"). The model gives one logit a label; its sigmoid is the label's
+The target is several columns of 0 and 1 (one per label), or one column of text with labels joined
+by a separator ("red|round"). The model returns one logit per label; its sigmoid is the label's
 probability. Labels are in the order of the columns, or sorted."""
 
 from __future__ import annotations
@@ -46,23 +46,23 @@ class Config(Options):
     """Options of multi_label."""
 
     threshold: float = Field(
-        0.5, gt=0, lt=1, description="A label is given where its probability is at least this."
+        0.5, gt=0, lt=1, description="A label is predicted where its probability is at least this."
     )
     separator: str = Field(
         "|",
         min_length=1,
-        description="What stands between the labels where one column of text holds them.",
+        description="The separator of labels in one column of text.",
     )
     empty: Literal["error", "no_labels"] = Field(
         "error",
-        description="What a missing cell in a column of labels means: an error, or a row without labels.",
+        description="Whether a missing cell of joined labels is an error, or a row without labels.",
     )
 
 
 class MultiLabel(LabelsRows, RowTask[np.ndarray], EndsInLayer):
     """The labels, and how outputs (N, labels) become answers."""
 
-    # The loss moves with every row and label; a score at one threshold stands still until a
+    # The loss changes with every row and label; a score at one threshold changes only where a
     # probability crosses it.
     score_order: ScoreOrder = ("loss", "lower")
 
@@ -79,16 +79,16 @@ class MultiLabel(LabelsRows, RowTask[np.ndarray], EndsInLayer):
         self.target_names = tuple(targets)
         self.labels = tuple(labels)
         self.classes = self.labels
-        self.label_counts = tuple(label_counts)  # training rows that hold each label, of `rows`
+        self.label_counts = tuple(label_counts)  # training rows with each label, of `rows`
         self.rows = rows
-        self.joined = joined  # one column of text holds all labels
+        self.joined = joined  # whether one column of text holds all labels
         self.output = OutputSpec(len(labels), self.labels, means=(("labels", len(labels)),))
 
     def positive_weights(
         self, chosen: str | float | Mapping[str, float] | None
     ) -> list[float] | None:
-        """A weight of "yes" a label: "balanced" (rows without it / rows with it), one for all, by
-        name (1 for others), or None."""
+        """One weight of "yes" per label: "balanced" (rows without it / rows with it), one for all,
+        by name (1 for others), or None."""
         if chosen is None:
             return None
         if chosen == "balanced":
@@ -101,13 +101,13 @@ class MultiLabel(LabelsRows, RowTask[np.ndarray], EndsInLayer):
         for name in chosen:
             if name not in self.labels:
                 raise DataError(
-                    f"{name!r} is no label; the labels are {comma_list(self.labels)}.",
+                    f"{name!r} is not a label; the labels are {comma_list(self.labels)}.",
                     hint=did_you_mean(name, self.labels),
                 )
         return [chosen.get(label, 1.0) for label in self.labels]
 
     def state(self) -> dict[str, Any]:
-        """What an artifact keeps."""
+        """The JSON values from which `restore` makes the task."""
         return {
             "targets": list(self.target_names),
             "labels": list(self.labels),
@@ -117,7 +117,7 @@ class MultiLabel(LabelsRows, RowTask[np.ndarray], EndsInLayer):
         }
 
     def encode(self, targets: Mapping[str, Column]) -> np.ndarray:
-        """1 where a row holds a label, else 0: float32 (N, labels)."""
+        """1 where a row has a label, else 0: float32 (N, labels)."""
         if not self.joined:
             return np.stack([_yes_or_no(targets[name]) for name in self.target_names], axis=1)
         column = targets[self.target_names[0]]
@@ -125,7 +125,8 @@ class MultiLabel(LabelsRows, RowTask[np.ndarray], EndsInLayer):
         strange = [label for label in labels if label not in self.labels]
         if strange:
             raise DataError(
-                f"the target {column.name} holds the label(s) {comma_list(strange)}, which the training rows never show; "
+                f"the target {column.name} holds the label(s) {comma_list(strange)}, which no "
+                "training row has; "
                 f"the labels are {comma_list(self.labels)}.",
                 hint="mend or leave out those rows, or train with rows of every label",
             )
@@ -139,11 +140,11 @@ class MultiLabel(LabelsRows, RowTask[np.ndarray], EndsInLayer):
         return outputs.double().sigmoid()
 
     def predicted(self, outputs: Tensor) -> Tensor:
-        """Which labels are given, bool (N, labels)."""
+        """Which labels are predicted, bool (N, labels)."""
         return self.probabilities(outputs) >= self.config.threshold
 
     def answers(self, outputs: Tensor) -> list[Answer]:
-        """{"prediction": [labels given], "probabilities": {label: p}} a row."""
+        """{"prediction": [labels], "probabilities": {label: p}} per row."""
         return self._in_words(
             self.predicted(outputs).tolist(), self.probabilities(outputs).tolist()
         )
@@ -157,7 +158,7 @@ class MultiLabel(LabelsRows, RowTask[np.ndarray], EndsInLayer):
     def answers_from_arrays(
         self, arrays: Mapping[str, np.ndarray], beside: Mapping[str, np.ndarray]
     ) -> list[Answer]:
-        """`answers` of what `finish` gave."""
+        """The answers, as `answers` gives them, from the arrays of `finish`."""
         rows = arrays["probabilities"].astype(np.float64)
         return self._in_words((rows >= self.config.threshold).tolist(), rows.tolist())
 
@@ -176,8 +177,8 @@ class MultiLabel(LabelsRows, RowTask[np.ndarray], EndsInLayer):
         return AnswerLayer("sigmoid")
 
     def baseline(self, train_target: np.ndarray, target: np.ndarray) -> dict[str, float]:
-        """Scores of always giving the labels that more than half of the training rows hold (log
-        loss: the labels' shares)."""
+        """Scores of always answering the labels that more than half of the training rows have (log
+        loss: with the labels' shares as probabilities)."""
         if not len(target) or not len(train_target):
             return {}
         shares = train_target.astype(np.float64).mean(axis=0)
@@ -191,11 +192,14 @@ class MultiLabel(LabelsRows, RowTask[np.ndarray], EndsInLayer):
         """'multi_label of tags: 3 labels (red 20 %, round 31 %, sweet 12 % of the rows)'."""
         shares = [percent_text(count / max(self.rows, 1)) for count in self.label_counts]
         pairs = [f"{label} {part}" for label, part in zip(self.labels, shares, strict=True)]
-        return f"multi_label of {comma_list(self.target_names)}: {len(pairs):,} labels ({comma_list(pairs)} of the rows)"
+        return (
+            f"multi_label of {comma_list(self.target_names)}: {len(pairs):,} labels "
+            f"({comma_list(pairs)} of the rows)"
+        )
 
 
 def build(config: Config, targets: Mapping[str, Column]) -> MultiLabel:
-    """The task over the labels that the training rows show."""
+    """The task over the labels of the training rows."""
     for column in targets.values():
         refuse_empty(column)
     names = list(targets)
@@ -209,13 +213,14 @@ def build(config: Config, targets: Mapping[str, Column]) -> MultiLabel:
         counts = [int(_yes_or_no(column).sum()) for column in targets.values()]
     if not sum(counts):
         raise DataError(
-            f"the target {comma_list(names)} shows no label in {len(first):,} training rows: there is nothing to learn."
+            f"the target {comma_list(names)} has no label in {len(first):,} training rows: there "
+            "is nothing to learn."
         )
     return MultiLabel(config, names, labels, counts, len(first), joined)
 
 
 def restore(config: Config, state: Mapping[str, Any]) -> MultiLabel:
-    """The task as `state()` wrote it."""
+    """The task whose `state()` this is."""
     return MultiLabel(
         config,
         state["targets"],
@@ -239,7 +244,8 @@ def _yes_or_no(column: Column) -> np.ndarray:
         reason = f"is {column.kind}"
     raise DataError(
         f"the target {column.name} {reason}; a label is 0 or 1.",
-        hint=f"set data.columns.{column.name}.kind: boolean, or name one column of joined labels as data.target",
+        hint=f"set data.columns.{column.name}.kind: boolean, or name one column of joined labels "
+        "as data.target",
     )
 
 

@@ -50,11 +50,13 @@ BY_KIND = {"number": "regression", "category": "classification", "boolean": "cla
 
 
 class Target(Options):
-    """What is asked of one target."""
+    """The task of one target."""
 
     task: TaskPart | None = Field(
         None,
-        description="classification, regression or multi_label, with their options; null: by the column's kind.",
+        description="classification, regression or multi_label, with options; null: by the "
+        "column's "
+        "kind.",
     )
     weight: float = Field(1.0, gt=0, description="Weight of its loss in the sum.")
     columns: list[str] | None = Field(
@@ -73,7 +75,7 @@ class Config(Options):
     """Options of multi_task."""
 
     targets: dict[str, Target] = Field(
-        {}, description="By name of the target: its task, the weight of its loss, its columns."
+        {}, description="The task, loss weight and columns of each target by name."
     )
 
 
@@ -111,7 +113,7 @@ class MultiTask(CombinesTasks, RowTask[dict[str, np.ndarray]], ScalesDifferences
         )
 
     def state(self) -> dict[str, Any]:
-        """What an artifact keeps."""
+        """The JSON values from which `restore` makes the task."""
         return {
             name: {
                 "task": self.parts[name].as_dict(),
@@ -123,7 +125,7 @@ class MultiTask(CombinesTasks, RowTask[dict[str, np.ndarray]], ScalesDifferences
         }
 
     def encode(self, targets: Mapping[str, Column]) -> dict[str, Any]:
-        """Each task's encoded target by target name."""
+        """The encoded target of each task, by target name."""
         return {
             name: task.encode({column: targets[column] for column in self.columns[name]})
             for name, task in self.tasks.items()
@@ -134,7 +136,7 @@ class MultiTask(CombinesTasks, RowTask[dict[str, np.ndarray]], ScalesDifferences
         return outputs[:, self.slices[name]]
 
     def answers(self, outputs: Tensor) -> list[Answer]:
-        """{"prediction": {target: value}, "probabilities": {target: {class: p}}} a row;
+        """{"prediction": {target: value}, "probabilities": {target: {class: p}}} per row;
         probabilities where a task has them."""
         return self._together(
             {
@@ -146,7 +148,7 @@ class MultiTask(CombinesTasks, RowTask[dict[str, np.ndarray]], ScalesDifferences
     def finish(
         self, module: nn.Module, inputs: Mapping[str, Tensor], outputs: Tensor
     ) -> dict[str, Tensor]:
-        """What each task finishes, as "target/name"."""
+        """The finished tensors of each task, as "target/name"."""
         return {
             f"{name}/{key}": tensor
             for name, task in self.tasks.items()
@@ -156,7 +158,7 @@ class MultiTask(CombinesTasks, RowTask[dict[str, np.ndarray]], ScalesDifferences
     def answers_from_arrays(
         self, arrays: Mapping[str, np.ndarray], beside: Mapping[str, np.ndarray]
     ) -> list[Answer]:
-        """`answers` of what `finish` gave."""
+        """The answers, as `answers` gives them, from the arrays of `finish`."""
         of = {
             name: {
                 key.removeprefix(f"{name}/"): array
@@ -170,7 +172,7 @@ class MultiTask(CombinesTasks, RowTask[dict[str, np.ndarray]], ScalesDifferences
         )
 
     def difference_scales(self) -> dict[str, np.ndarray]:
-        """What differences are small beside, as "target/name"."""
+        """The scales of each task, as "target/name"."""
         scales_of = {
             name: task.difference_scales()
             for name, task in self.tasks.items()
@@ -201,7 +203,7 @@ class MultiTask(CombinesTasks, RowTask[dict[str, np.ndarray]], ScalesDifferences
     def baseline(
         self, train_target: Mapping[str, Any], target: Mapping[str, Any]
     ) -> dict[str, float]:
-        """Each task's constant guess as "target/score"."""
+        """The baseline of each task, as "target/score"."""
         return {
             f"{name}/{score}": value
             for name, task in self.tasks.items()
@@ -216,7 +218,7 @@ class MultiTask(CombinesTasks, RowTask[dict[str, np.ndarray]], ScalesDifferences
 
 
 def build(config: Config, targets: Mapping[str, Column]) -> MultiTask:
-    """Every target's task over its columns of the training rows."""
+    """The task of every target, over its columns of the training rows."""
     settings = dict(config.targets)
     spoken_for = {
         column for name, target in settings.items() for column in target.columns or [name]
@@ -237,7 +239,7 @@ def build(config: Config, targets: Mapping[str, Column]) -> MultiTask:
 
 
 def restore(config: Config, state: Mapping[str, Any]) -> MultiTask:
-    """The tasks as `state()` wrote them."""
+    """The tasks whose `state()` this is."""
     parts = {name: part_of("tasks", entry["task"]) for name, entry in state.items()}
     tasks = {
         name: _row_task(name, parts[name], registry.restore_task(parts[name], entry["state"]))
@@ -250,7 +252,7 @@ def restore(config: Config, state: Mapping[str, Any]) -> MultiTask:
 
 
 def _row_task(name: str, part: Part, task: Task) -> RowTask[np.ndarray]:
-    """The task of a target, which must be one of rows. DataError."""
+    """The task of a target, which must be a task of rows. DataError."""
     if not isinstance(task, RowTask):
         raise DataError(
             f"task.targets.{name} is {part.name}, whose answers are not made row by row.",
@@ -264,7 +266,8 @@ def _refuse_strange_columns(settings: Mapping[str, Target], targets: Mapping[str
         for column in target.columns or [name]:
             if column not in targets:
                 raise DataError(
-                    f"task.targets.{name} asks for the column {column}, and data.target names {comma_list(list(targets))}.",
+                    f"task.targets.{name} asks for the column {column}, and data.target names "
+                    f"{comma_list(list(targets))}.",
                     hint=did_you_mean(column, list(targets)) or f"add {column} to data.target",
                 )
 
@@ -279,7 +282,7 @@ def _by_kind(column: Column) -> Part:
         name = "classification"
     if name is None:
         raise DataError(
-            f"the target {column.name} is {column.kind}, which no task is chosen for by itself.",
-            hint=f"say which under task.targets.{column.name}.task",
+            f"the target {column.name} is {column.kind}, for which there is no default task.",
+            hint=f"name one under task.targets.{column.name}.task",
         )
     return part_of("tasks", name)

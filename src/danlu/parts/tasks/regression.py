@@ -1,8 +1,8 @@
-"""One or several numbers for each row.
+"""Regression: one or several numbers for each row.
 
 Targets are standardised with the mean and standard deviation of the training rows (scale_target),
-so that one learning rate suits dollars and millimetres alike; answers and metrics are in the units
-of the data. Several targets are several outputs of one model."""
+so that one learning rate suits targets of any unit; answers and metrics are in the units of the
+data. Several targets are several outputs of one model."""
 
 from __future__ import annotations
 
@@ -42,15 +42,17 @@ class Config(Options):
 
     scale_target: bool = Field(
         True,
-        description="Standardise the target with the training rows' mean and deviation; answers and metrics stay in its units.",
+        description="Standardise the target with the training rows' mean and deviation; answers "
+        "and "
+        "metrics stay in its units.",
     )
 
 
 class Regression(PredictsNumbers, RowTask[np.ndarray], ScalesDifferences, EndsInLayer):
-    """The numbers asked for, and how outputs (N, size) become answers."""
+    """The target numbers, and how outputs (N, size) become answers."""
 
-    # The loss is what was trained, is in one unit over several targets, and orders models as rmse
-    # does when it is mse.
+    # The loss is what is trained, has one unit for several targets, and orders models as rmse does
+    # where it is mse.
     score_order: ScoreOrder = ("loss", "lower")
 
     def __init__(
@@ -63,7 +65,7 @@ class Regression(PredictsNumbers, RowTask[np.ndarray], ScalesDifferences, EndsIn
         scaled: bool,
     ) -> None:
         self.target_names = tuple(target_names)
-        self.widths = tuple(widths)  # numbers each target column holds
+        self.widths = tuple(widths)  # numbers of each target column
         self.output = OutputSpec(len(names), tuple(names))
         self.scaled = scaled
         self.mean = np.array(mean)  # float64 (size,), of the training rows
@@ -72,7 +74,7 @@ class Regression(PredictsNumbers, RowTask[np.ndarray], ScalesDifferences, EndsIn
         self._unit = deviation if scaled else [1.0] * len(mean)
 
     def state(self) -> dict[str, Any]:
-        """What an artifact keeps."""
+        """The JSON values from which `restore` makes the task."""
         return {
             "targets": list(self.target_names),
             "widths": list(self.widths),
@@ -83,11 +85,12 @@ class Regression(PredictsNumbers, RowTask[np.ndarray], ScalesDifferences, EndsIn
         }
 
     def encode(self, targets: Mapping[str, Column]) -> np.ndarray:
-        """The targets in the model's units, float32 (N, size)."""
+        """The targets on the model's scale, float32 (N, size)."""
         values = _side_by_side(targets, self.target_names)
         if values.shape[1] != self.output.size:
             raise DataError(
-                f"the target {', '.join(self.target_names)} holds {values.shape[1]} numbers a row; training had {self.output.size}."
+                f"the target {', '.join(self.target_names)} holds {values.shape[1]} numbers per "
+                f"row; training had {self.output.size}."
             )
         with np.errstate(over="ignore"):
             encoded = ((values - self.mean) / self.deviation if self.scaled else values).astype(
@@ -96,7 +99,8 @@ class Regression(PredictsNumbers, RowTask[np.ndarray], ScalesDifferences, EndsIn
         if not np.isfinite(encoded).all():
             column = int((~np.isfinite(encoded)).any(axis=0).argmax())
             raise DataError(
-                f"the target {self.output.names[column]} reaches {np.abs(values[:, column]).max():g}, too large for float32.",
+                f"the target {self.output.names[column]} reaches "
+                f"{np.abs(values[:, column]).max():g}, too large for float32.",
                 hint="set task.scale_target: true" if not self.scaled else "mend those rows",
             )
         return encoded
@@ -111,8 +115,8 @@ class Regression(PredictsNumbers, RowTask[np.ndarray], ScalesDifferences, EndsIn
         return differences.double() * _like(self._unit, differences)
 
     def in_deviations(self, differences: Tensor) -> Tensor:
-        """Differences of outputs and encoded targets (N, size) in deviations of the training rows,
-        float64."""
+        """Differences of outputs and encoded targets (N, size) in standard deviations of the
+        training rows, float64."""
         return (
             differences.double()
             if self.scaled
@@ -120,8 +124,8 @@ class Regression(PredictsNumbers, RowTask[np.ndarray], ScalesDifferences, EndsIn
         )
 
     def standardised(self, outputs: Tensor) -> Tensor:
-        """Outputs or encoded targets (N, size) in deviations from the training rows' mean, float64,
-        scaled target or not."""
+        """Outputs or encoded targets (N, size) as deviations from the training rows' mean, in their
+        standard deviations, float64, whether scale_target is set or not."""
         if self.scaled:
             return outputs.double()
         return (outputs.double() - _like(self.mean, outputs)) / _like(self.deviation, outputs)
@@ -131,7 +135,7 @@ class Regression(PredictsNumbers, RowTask[np.ndarray], ScalesDifferences, EndsIn
         return self.to_units(outputs)
 
     def answers(self, outputs: Tensor) -> list[Answer]:
-        """{"prediction": number} a row; with several numbers {"prediction": {name: number}}."""
+        """{"prediction": number} per row; with several numbers {"prediction": {name: number}}."""
         return self._in_words(self.to_units(outputs).tolist())
 
     def _in_words(self, rows: list[list[float]]) -> list[Answer]:
@@ -148,16 +152,15 @@ class Regression(PredictsNumbers, RowTask[np.ndarray], ScalesDifferences, EndsIn
     def answers_from_arrays(
         self, arrays: Mapping[str, np.ndarray], beside: Mapping[str, np.ndarray]
     ) -> list[Answer]:
-        """`answers` of what `finish` gave."""
+        """The answers, as `answers` gives them, from the arrays of `finish`."""
         return self._in_words(arrays["predictions"].astype(np.float64).tolist())
 
     def difference_scales(self) -> dict[str, np.ndarray]:
-        """What a difference of "predictions" is small beside: the deviation of the training
-        rows."""
+        """The deviation of the training rows, for "predictions"."""
         return {"predictions": self.deviation}
 
     def answer_layer(self) -> AnswerLayer:
-        """From the model's units to those of the data."""
+        """From the model's scale to the units of the data."""
         import torch
 
         ends = self.to_units(torch.tensor([[0.0] * self.output.size, [1.0] * self.output.size]))
@@ -165,7 +168,7 @@ class Regression(PredictsNumbers, RowTask[np.ndarray], ScalesDifferences, EndsIn
         return AnswerLayer("rescale", tuple(scale.tolist()), tuple(offset.tolist()))
 
     def baseline(self, train_target: np.ndarray, target: np.ndarray) -> dict[str, float]:
-        """Scores of always guessing the mean of the training rows, in the units of the data; means
+        """Scores of always answering the mean of the training rows, in the units of the data; means
         over several targets."""
         if not len(target) or not len(train_target):
             return {}
@@ -193,14 +196,14 @@ class Regression(PredictsNumbers, RowTask[np.ndarray], ScalesDifferences, EndsIn
 
 
 def _like(numbers: np.ndarray | list[float], tensor: Tensor) -> Tensor:
-    """The numbers as float64 beside a tensor."""
+    """The numbers as a float64 tensor on the tensor's device."""
     import torch
 
     return torch.tensor(np.asarray(numbers), dtype=torch.float64, device=tensor.device)
 
 
 def build(config: Config, targets: Mapping[str, Column]) -> Regression:
-    """The task, mean and deviation taken from the training rows."""
+    """The task, with mean and deviation of the training rows."""
     for column in targets.values():
         refuse_empty(column)
     values = _side_by_side(targets, tuple(targets))
@@ -219,7 +222,8 @@ def build(config: Config, targets: Mapping[str, Column]) -> Regression:
     constant = np.flatnonzero(values.min(axis=0) == values.max(axis=0))
     if len(constant):
         raise DataError(
-            f"the target {names[constant[0]]} is {values[0, constant[0]]:g} in all {len(values):,} training rows: "
+            f"the target {names[constant[0]]} is {values[0, constant[0]]:g} in all "
+            f"{len(values):,} training rows: "
             "there is nothing to learn.",
             hint="look at data.target and at the split",
         )
@@ -229,7 +233,7 @@ def build(config: Config, targets: Mapping[str, Column]) -> Regression:
 
 
 def restore(config: Config, state: Mapping[str, Any]) -> Regression:
-    """The task as `state()` wrote it."""
+    """The task whose `state()` this is."""
     return Regression(
         state["targets"],
         state["widths"],

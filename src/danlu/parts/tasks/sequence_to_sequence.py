@@ -1,9 +1,9 @@
-"""One text in, another out: translation, summarisation, anything written in answer to what is read.
+"""Sequence to sequence: one text in, another out, as in translation and summarisation.
 
 The target is a text column, the one other text column is the source. The task learns a vocabulary
-of its own from the training targets (the source has that of its transform). A model is trained to
-tell each token of the target from the source and the tokens before it; an answer is what beam
-search finds. Source: Sutskever, Vinyals and Le, 2014, arXiv:1409.3215."""
+of its own from the training targets (the source has that of its transform). The model learns to
+predict each token of the target from the source and the tokens before it; answers are found by beam
+search. Source: Sutskever, Vinyals and Le, 2014, arXiv:1409.3215."""
 
 from __future__ import annotations
 
@@ -64,14 +64,14 @@ DEFAULTS = {
     "metrics": ["perplexity", "accuracy", "rouge"],
     "data.transforms": {"text": [{"name": "tokenize", "kind": "bpe", "end": True}]},
 }
-DECODER = "decoder"  # the input that holds the target as far as it is written
-_SAMPLES = 3  # answers shown at each evaluation
-_WIDTH = 100  # characters of a source that are shown
+DECODER = "decoder"  # the input of the target's tokens so far
+_SAMPLES = 3  # samples at each evaluation
+_WIDTH = 100  # characters of a source in the title of a sample
 _NEVER = (PADDING, UNKNOWN, BEGINNING, MASK)  # codes that are never written
 
 
 class Config(Options):
-    """The vocabulary of the target, and how answers are searched."""
+    """The vocabulary of the target, and the beam search."""
 
     kind: Literal["bpe", "words", "characters", "bytes", "file"] = Field(
         "bpe", description="What a token of the target is."
@@ -80,14 +80,16 @@ class Config(Options):
         None,
         ge=FIRST_TOKEN + 1,
         le=1 << 20,
-        description="Most tokens known, the five special ones included; null: 32,768 words, 8,192 byte pairs, all characters.",
+        description="Size of the vocabulary, the five special tokens included; null: 32,768 words, "
+        "8,192 byte pairs, all characters.",
     )
     lower: bool = Field(
-        False, description="Put the target into lower case first; answers then are in lower case."
+        False, description="Put the target into lower case; so are the answers then."
     )
     tokenizer: str | None = Field(
         None,
-        description="The tokenizer.json of kind file, or an artifact whose vocabulary is written in.",
+        description="For kind file: a tokenizer.json, or an artifact whose target vocabulary is "
+        "used.",
     )
     max_tokens: int | None = Field(
         None,
@@ -99,19 +101,21 @@ class Config(Options):
         5,
         ge=1,
         le=1000,
-        description="Answers followed at the same time; 1: always the likeliest token.",
+        description="Beams of the search; 1: greedy search.",
     )
     length_penalty: float = Field(
         0.6,
         ge=-10,
         le=10,
-        description="Power of the length that log-probabilities are divided by: above 0 favours longer answers.",
+        description="Log-probabilities are divided by this power of the length: above 0 favours "
+        "longer "
+        "answers.",
     )
     no_repeat: int = Field(
         0,
         ge=0,
         le=1000,
-        description="No run of so many tokens stands twice in an answer; 0: any may.",
+        description="No run of so many tokens occurs twice in an answer; 0: any may.",
     )
 
     @model_validator(mode="after")
@@ -119,16 +123,15 @@ class Config(Options):
         if (self.kind == "file") != (self.tokenizer is not None):
             raise ValueError("tokenizer names a file for kind file, and only for it")
         if self.kind in ("bytes", "file") and self.vocabulary is not None:
-            raise ValueError(
-                f"the vocabulary of kind {self.kind} is given: vocabulary says nothing"
-            )
+            raise ValueError(f"the vocabulary of kind {self.kind} is fixed: leave vocabulary out")
         if (
             self.kind == "bpe"
             and self.vocabulary is not None
             and self.vocabulary < 256 + FIRST_TOKEN
         ):
             raise ValueError(
-                f"vocabulary must be at least {256 + FIRST_TOKEN} for bpe, which has a token for each byte"
+                f"vocabulary must be at least {256 + FIRST_TOKEN} for bpe, which has a token for "
+                "each byte"
             )
         return self
 
@@ -142,7 +145,7 @@ class SequenceToSequence(
     WritesTokenByToken,
     Task,
 ):
-    """The tokenizer of the target, and how a model's tokens become text.
+    """The tokenizer of the target, and how answers are generated.
 
     longest   tokens of the longest training target, its end included
     """
@@ -156,13 +159,13 @@ class SequenceToSequence(
         self.tokenizer = tokenizer
         self.longest = longest
         self.output = OutputSpec(tokenizer.size, per="token", causal=True)
-        self._references: Column | None = None  # the raw targets of the rows last framed
-        self._shown: list[
-            tuple[str, dict[str, np.ndarray]]
-        ] = []  # (what it is called, its inputs) of the samples
+        self._references: Column | None = (
+            None  # the raw targets of the rows last given to make_examples
+        )
+        self._shown: list[tuple[str, dict[str, np.ndarray]]] = []  # (title, inputs) of the samples
 
     def state(self) -> dict[str, Any]:
-        """What an artifact keeps."""
+        """The JSON values from which `restore` makes the task."""
         return {
             "target": self.target_names[0],
             "tokenizer": self.tokenizer.state(),
@@ -180,8 +183,8 @@ class SequenceToSequence(
         table: Table,
         answering: bool = False,
     ) -> Examples:
-        """A row is an example: the source, and as "decoder" BEGINNING and the target, whose tokens
-        and END are asked."""
+        """One example per row: the source, "decoder" (BEGINNING and the target), and as its target
+        the target's tokens and END."""
         source = _source(specs, table)
         rows = len(arrays[source])
         codes, offsets = np.zeros(0, dtype=np.int64), np.zeros(rows + 1, dtype=np.int64)
@@ -208,7 +211,7 @@ class SequenceToSequence(
         )
 
     def references(self, batch: Batch) -> list[str]:
-        """The targets of a batch as they stand in the data."""
+        """The raw targets of a batch. DataError for rows without targets."""
         if self._references is None:
             raise DataError(
                 "the rows hold no target to compare with.", hint="give the column of the target"
@@ -216,15 +219,14 @@ class SequenceToSequence(
         return [self._references.text(row) or "" for row in batch.rows.tolist()]
 
     def baseline(self, examples: Examples, split: str) -> dict[str, float]:
-        """Scores of telling each token by how common it is in the training targets, whatever is
-        read."""
+        """Scores of predicting each token by its frequency in the training targets alone."""
         target = examples.target
         if not isinstance(target, Ragged):
             return {}
         train, scored = (_codes(target, examples.splits[name]) for name in ("train", split))
         counts = (
             np.bincount(train, minlength=self.tokenizer.size) + 1.0
-        )  # so that a token never seen has a logarithm
+        )  # so that a token never seen has a finite logarithm
         shares = counts / counts.sum()
         if not len(scored):
             return {}
@@ -236,25 +238,24 @@ class SequenceToSequence(
     def finish(
         self, module: nn.Module, inputs: Mapping[str, Tensor], outputs: Tensor
     ) -> dict[str, Tensor]:
-        """{"logits": float32 (N, S, codes)} of what follows each place of the target so far
-        ("decoder")."""
+        """{"logits": float32 (N, S, codes)} of the next token after each token of "decoder"."""
         return {"logits": outputs}
 
     def respond(self, module: nn.Module, batch: Batch) -> list[Answer]:
-        """{"prediction": the text that beam search finds} a row."""
+        """{"prediction": the text that beam search finds} per row."""
         return [
             {"prediction": text}
             for text, _ in self._written(module, batch.inputs, self.config.num_beams)
         ]
 
     def rewrite(self, module: nn.Module, batch: Batch, column: Column) -> list[str | None]:
-        """`respond` as texts of the column; None where the answer is empty or was cut off at the
-        most tokens."""
+        """The texts that beam search finds; None where one is empty or was cut off at the most
+        tokens."""
         texts = self._written(module, batch.inputs, self.config.num_beams)
         return [text if ended and text else None for text, ended in texts]
 
     def write(self, run: RunNetwork, inputs: Mapping[str, np.ndarray]) -> list[Answer]:
-        """`respond`, of a network that `run` runs."""
+        """The answers, as `respond` gives them, of a network that `run` runs."""
         limit = self.config.max_tokens or self.longest
         (source,) = (name for name in inputs if name != DECODER)
 
@@ -276,7 +277,7 @@ class SequenceToSequence(
         ]
 
     def samples(self, module: nn.Module, seed: int) -> tuple[Sample, ...]:
-        """The answers to the first rows of the validation split, always the likeliest token."""
+        """The answers to the first rows of the validation split, by greedy search."""
         import torch
 
         device = next(module.parameters()).device
@@ -292,7 +293,7 @@ class SequenceToSequence(
     def _written(
         self, module: nn.Module, inputs: Mapping[str, Tensor], beams: int
     ) -> list[tuple[str, bool]]:
-        """(the text that is found, whether it ended by itself) of each row."""
+        """(the text found, whether it ended by itself) of each row."""
         import torch
 
         from danlu.parts.tasks._beam_search import beam_search
@@ -320,15 +321,17 @@ class SequenceToSequence(
     def describe(self) -> str:
         """'sequence to sequence: en, 8,192 tokens (bpe), up to 44 a row; 5 beams'."""
         return (
-            f"sequence to sequence: {self.target_names[0]}, {self.tokenizer.size:,} tokens ({self.tokenizer.kind}), up to "
-            f"{self.longest:,} a row; {self.config.num_beams} beam{'s' if self.config.num_beams > 1 else ''}"
+            f"sequence to sequence: {self.target_names[0]}, {self.tokenizer.size:,} tokens "
+            f"({self.tokenizer.kind}), up to "
+            f"{self.longest:,} a row; {self.config.num_beams} "
+            f"beam{'s' if self.config.num_beams > 1 else ''}"
         )
 
 
 def steps(
     module: Any, inputs: Mapping[str, Tensor], length: int
 ) -> Callable[[Tensor, Tensor], Tensor]:
-    """The step of a beam search with a model that offers `begin` and `extend`."""
+    """The step function of a beam search with a model that has `begin` and `extend`."""
     cache = module.begin(inputs, length)
 
     def step(tokens_N: Tensor, parents_N: Tensor) -> Tensor:
@@ -340,7 +343,7 @@ def steps(
 
 
 def build(config: Config, targets: Mapping[str, Column]) -> SequenceToSequence:
-    """The task, its vocabulary learnt from the training targets."""
+    """The task, with a vocabulary learnt from the training targets."""
     ((name, column),) = targets.items()
     refuse_empty(column)
     column = as_text(column)
@@ -349,7 +352,7 @@ def build(config: Config, targets: Mapping[str, Column]) -> SequenceToSequence:
         if config.tokenizer is None or not is_artifact(config.tokenizer)
         else output_tokenizer_state(config.tokenizer)
     )
-    if written is not None:  # what another such task writes in, not what it reads with
+    if written is not None:  # the tokenizer of that task's target, not of its source
         tokenizer = tokenizing.restore(written)
     else:
         tokenizer = tokenizing.fit(
@@ -360,14 +363,14 @@ def build(config: Config, targets: Mapping[str, Column]) -> SequenceToSequence:
 
 
 def restore(config: Config, state: Mapping[str, Any]) -> SequenceToSequence:
-    """The task as `state()` wrote it."""
+    """The task whose `state()` this is."""
     return SequenceToSequence(
         config, str(state["target"]), tokenizing.restore(state["tokenizer"]), int(state["longest"])
     )
 
 
 def _source(described: Mapping[str, InputSpec], table: Table) -> str:
-    """The name of the one input, which is one code a place."""
+    """The name of the one input, with one code per token. DataError."""
     if len(described) == 1:
         name, only = next(iter(described.items()))
         if only.kind == "tokens" and len(only.cardinalities) == 1:
@@ -381,8 +384,8 @@ def _source(described: Mapping[str, InputSpec], table: Table) -> str:
 
 
 def _with_one(codes: np.ndarray, offsets: np.ndarray, code: int, *, before: bool) -> Ragged:
-    """The rows with one more code before or after each; padding is PADDING before, where it is
-    read, and IGNORED after, where it is asked."""
+    """The rows with one more code before or after each. The padding is PADDING before, for an
+    input, and IGNORED after, for a target."""
     rows = len(offsets) - 1
     longer = offsets + np.arange(rows + 1)
     values = np.full(len(codes) + rows, code, dtype=np.int64)
@@ -406,8 +409,7 @@ def _shown(
     table: Table,
     target: str,
 ) -> list[tuple[str, dict[str, np.ndarray]]]:
-    """(what is read, or where it stands, and its inputs) of the samples: the first rows of the
-    validation split."""
+    """(a title, the inputs) of the samples: the first rows of the validation split."""
     rows = splits.get("validation", np.zeros(0, dtype=np.int64))[:_SAMPLES].tolist()
     read = [
         column for name, column in table.columns.items() if column.kind == "text" and name != target

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,14 @@ SERVERS = [
     for each in (postgresql, mariadb)
 ]
 every_server = pytest.mark.parametrize("server", SERVERS)
+
+
+def wait(condition: Callable[[], object], seconds: float = 600.0) -> None:
+    """Wait for a condition; the bound is there against hanging only."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "nothing happened"
+        time.sleep(0.05)
 
 
 def recipe(url: str, **tune: Any) -> danlu.Recipe:
@@ -83,7 +92,6 @@ def test_studies_on_several_machines_end_exactly_as_many_trials_as_asked_for(
 def test_the_trials_of_a_machine_without_a_sign_of_life_are_taken_up_elsewhere(
     server: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(storage, "GRACE", 3)
     monkeypatch.setattr(storage, "HEARTBEAT", 0.3)
     with server() as url, keep_in_memory():
         about = recipe(url, trials=3)
@@ -92,13 +100,17 @@ def test_the_trials_of_a_machine_without_a_sign_of_life_are_taken_up_elsewhere(
         with Study(about, tmp_path / "here" / "study") as here:
             assert [trial.number for trial in here.take(1)] == [2]
             assert here.take(2) == []
-            time.sleep(3.5)
-            assert here.take(2) == []  # it lives, and says so
-            assert gone.ledger.beats is not None
-            gone.ledger.beats.stop()
-            end = time.monotonic() + 60
-            while not (taken := here.take(2)) and time.monotonic() < end:
-                time.sleep(0.2)
+            stored = gone.storage.read(numbers=[0, 1])[:2]
+            monkeypatch.setattr(storage, "GRACE", 1)
+            time.sleep(3)  # so that its first heartbeat is too old
+            wait(lambda: not here.storage.silent(stored))  # it lives, and says so
+            monkeypatch.setattr(storage, "GRACE", 600)
+            assert here.take(2) == []
+            assert gone.storage.heartbeat is not None
+            gone.storage.heartbeat.stop()
+            monkeypatch.setattr(storage, "GRACE", 1)
+            wait(lambda: here.storage.silent(stored) == {0, 1})
+            taken = here.take(2)
             assert [(trial.number, trial.values) for trial in taken] == [
                 (trial.number, trial.values) for trial in begun
             ]

@@ -24,6 +24,7 @@ from danlu.system.signals import Interruption
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks")
 HERE = Path(__file__)
+HANGS = 600.0  # seconds after which a test fails instead of waiting on
 
 
 # --- a job
@@ -35,6 +36,8 @@ def run(task: Any, connection: Any) -> Any:
     folder, behaviour = Path(task["folder"]), task["behaviour"]
     lives = len(list(folder.glob("life-*")))
     (folder / f"life-{lives}").touch()
+    while "after" in behaviour and not (folder.parent / behaviour["after"]).exists():
+        time.sleep(0.01)
     if lives < behaviour.get("deaths", 0):
         if behaviour.get("saves"):
             (folder / "checkpoints" / f"step-{lives:010}").mkdir(parents=True)
@@ -51,7 +54,7 @@ def run(task: Any, connection: Any) -> Any:
         }
     if behaviour.get("waits"):
         connection.beat()
-        time.sleep(120)
+        time.sleep(HANGS)
     others = len([each for each in folder.parent.glob("*/working") if each.exists()])
     (folder / "working").touch()
     time.sleep(behaviour.get("works", 0.0))
@@ -66,7 +69,7 @@ def run(task: Any, connection: Any) -> Any:
 
 def _die(how: str) -> None:
     if how == "hang":
-        time.sleep(120)
+        time.sleep(HANGS)
     if how == "memory":
         raise MemoryError
     if how == "error":
@@ -134,8 +137,9 @@ def workers() -> Iterator[LocalWorkers]:
         close()
 
 
-def work_off(memory: Memory, workers: LocalWorkers, silence: float = 60.0) -> list[str]:
-    """Run all trials of a study; what was said meanwhile."""
+def work_off(memory: Memory, workers: LocalWorkers, hung: Path | None = None) -> list[str]:
+    """Run all trials of a study; what was said meanwhile. Once the file `hung` is there, nothing
+    counts as heard of the workers at work for long."""
     said: list[str] = []
     ended: list[int] = []
 
@@ -147,11 +151,22 @@ def work_off(memory: Memory, workers: LocalWorkers, silence: float = 60.0) -> li
 
     with Interruption() as interruption:
         context = SearchContext(Tune(space={"a": [1]}), interruption, {}, notify=tell)
-        scheduler = Scheduler(memory, context, workers, payload, silence)  # type: ignore[arg-type]
+        scheduler = Scheduler(memory, context, workers, payload, HANGS)  # type: ignore[arg-type]
+        if hung is not None:
+            threading.Thread(target=silence_when, args=(scheduler, hung), daemon=True).start()
         scheduler.run()
     assert not scheduler.running
     assert ended == list(memory.told), "who watches is told of every trial that ended"
     return said
+
+
+def silence_when(scheduler: Scheduler, hung: Path) -> None:
+    """Have the scheduler believe that it heard nothing of the trial of a file for very long."""
+    while not hung.exists():
+        time.sleep(0.01)
+    for running in list(scheduler.running.values()):
+        if running.trial.folder == hung.parent:
+            running.last_message_at -= 10 * HANGS
 
 
 def test_every_trial_is_told_once(workers: LocalWorkers, tmp_path: Path) -> None:
@@ -230,17 +245,18 @@ def test_a_worker_that_says_nothing_is_ended_and_its_trial_goes_on(
     workers: LocalWorkers, tmp_path: Path
 ) -> None:
     memory = Memory(tmp_path, [{"deaths": 1, "how": "hang"}, {}])
-    said = work_off(memory, workers, silence=1.0)
+    said = work_off(memory, workers, hung=tmp_path / "0000" / "life-0")
     assert memory.told[0][0] == "complete" and memory.told[0][2]["lives"] == 2
     assert "no report for" in said[0]
 
 
 def test_a_trial_that_ran_out_of_memory_runs_alone(workers: LocalWorkers, tmp_path: Path) -> None:
-    memory = Memory(tmp_path, [{"deaths": 1, "how": "memory", "works": 0.2}, *[{"works": 0.2}] * 4])
+    beside = {"works": 0.2, "after": "0000/life-0"}
+    memory = Memory(tmp_path, [{"deaths": 1, "how": "memory", "works": 0.2}, *[beside] * 12])
     work_off(memory, workers)
     assert {state for state, _, _ in memory.told.values()} == {"complete"}
     assert memory.told[0][2]["others"] == 0
-    assert list(memory.told).index(0) < 4, "it waits for those at work, not for the whole study"
+    assert list(memory.told).index(0) < 12, "it waits for those at work, not for the whole study"
 
 
 def test_an_interruption_reaches_the_workers_and_leaves_their_trials(tmp_path: Path) -> None:
@@ -255,7 +271,7 @@ def test_an_interruption_reaches_the_workers_and_leaves_their_trials(tmp_path: P
         command,
         capture_output=True,
         text=True,
-        timeout=200,
+        timeout=2 * HANGS,
         check=False,
         env={**os.environ, "PYTHONPATH": paths},
     )
@@ -272,7 +288,7 @@ def interrupted(folder: str) -> None:
     there = [Path(folder) / f"{number:04}" / "life-0" for number in (1, 2)]
 
     def strike() -> None:
-        end = time.monotonic() + 60
+        end = time.monotonic() + HANGS
         while not all(each.exists() for each in there) and time.monotonic() < end:
             time.sleep(0.01)
         os.kill(os.getpid(), signal.SIGTERM)

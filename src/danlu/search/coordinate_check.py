@@ -20,7 +20,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -188,6 +188,13 @@ def _train(recipe: Recipe, seed: int, steps: int) -> list[dict[str, tuple[float,
     return moves
 
 
+@runtime_checkable
+class _ContextOption(Protocol):
+    """The options of a task whose examples are `context` tokens long."""
+
+    context: int | None
+
+
 def _small(recipe: Recipe, seed: int) -> Recipe:
     """The recipe as it is checked: in float32, with a small batch."""
     changes: dict[str, Any] = {
@@ -197,7 +204,8 @@ def _small(recipe: Recipe, seed: int) -> Recipe:
         "train.micro_batch": None,
     }
     if recipe.train.batch_size != "all":
-        units = int(getattr(recipe.task.options, "context", 0) or 1)
+        options = recipe.task.options
+        units = (options.context if isinstance(options, _ContextOption) else None) or 1
         changes["train.batch_size"] = max(1, min(int(recipe.train.batch_size), MAX_ROWS // units))
     return with_changes(recipe, registry, changes)
 

@@ -14,7 +14,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from danlu import recipe as recipes
 from danlu import registry
@@ -99,9 +99,17 @@ def tune_at_width(
     return Transfer(width_of(wide), width, checks, result, wide_recipe)
 
 
+@runtime_checkable
+class _ParametrizationOption(Protocol):
+    """The options of a model that can be scaled by width ("standard" or "mup")."""
+
+    parametrization: str
+
+
 def _under_mup(recipe: Recipe, width: int) -> Recipe:
     """The recipe with `parametrization: mup`, with the base width `width` unless it sets one."""
-    if getattr(recipe.model.options, "parametrization", "mup") == "mup":
+    options = recipe.model.options
+    if not isinstance(options, _ParametrizationOption) or options.parametrization == "mup":
         return recipe
     return recipes.with_changes(
         recipe, registry, {"model.parametrization": "mup", "model.base_width": width}

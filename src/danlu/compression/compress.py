@@ -36,7 +36,7 @@ from danlu.compression.compressors._base import (
 from danlu.compression.distillation import DistillationSetup, load_teacher, student_recipe
 from danlu.compression.teacher_texts import TeacherTexts
 from danlu.data import cache
-from danlu.data.batches import Rows, rows_at_once
+from danlu.data.batches import Rows, row_pieces, rows_at_once
 from danlu.data.dataset import (
     Dataset,
     effective_data,
@@ -46,7 +46,7 @@ from danlu.data.dataset import (
     used_rows,
 )
 from danlu.errors import ArtifactError, DanluError, DataError, Interrupted, RunError
-from danlu.layers.tensors import unique_tensors
+from danlu.layers.tensors import from_array, unique_tensors
 from danlu.layers.vision.test_time_augmentation import AveragedViews
 from danlu.parts.losses._base import Loss
 from danlu.parts.optimizers._base import learning_rate_of
@@ -85,7 +85,7 @@ class CompressionReport:
     metric: str
     better: str
     threads: int
-    notes: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list[str])
 
     @property
     def drop(self) -> float:
@@ -308,9 +308,7 @@ class OwnRows:
         self.placement.use()
         self.described, self.rows, self.examples = self.prepared(contents)
         recipe, task = contents.recipe, contents.task
-        views = AveragedViews(
-            recipe.data.test_time_augmentation, self.described, task.output
-        )
+        views = AveragedViews(recipe.data.test_time_augmentation, self.described, task.output)
         self.evaluator = Evaluator(
             self.rows, task, recipe.loss, recipe.metrics, self.placement, recipe.train.seed, views
         )
@@ -338,16 +336,13 @@ class OwnRows:
         if len(which) > count:
             which = np.sort(np.random.default_rng(_SEED).choice(which, count, replace=False))
         size = min(_ROWS, rows_at_once(self.rows, self.contents.task.output))
-        return [
-            self.rows.gather(piece).inputs
-            for piece in torch.from_numpy(np.ascontiguousarray(which)).split(size)
-        ]
+        return [self.rows.gather(piece).inputs for piece in row_pieces(which, size)]
 
     def first(self, count: int) -> dict[str, Tensor]:
         """Inputs of the first `count` examples of the scored split; repeated where there are
         fewer."""
         which = np.resize(self.examples[self.split], count)
-        return self.rows.gather(torch.from_numpy(np.ascontiguousarray(which))).inputs
+        return self.rows.gather(from_array(np.ascontiguousarray(which))).inputs
 
     def scores(self, module: nn.Module) -> dict[str, Any]:
         """Every score on the scored split."""
@@ -498,8 +493,12 @@ def _compressed(
         for size in BATCHES
     }
     size = costs.size_on_disk(contents.path) if contents.path is not None else 0
-    before = {"scores": before_scores, "size": size, "memory": costs.memory_of(original)}
-    after = {
+    before: dict[str, Any] = {
+        "scores": before_scores,
+        "size": size,
+        "memory": costs.memory_of(original),
+    }
+    after: dict[str, Any] = {
         "scores": after_scores,
         "size": costs.size_on_disk(folder / "candidate"),
         "memory": costs.memory_of(again.module),

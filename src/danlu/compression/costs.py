@@ -1,5 +1,9 @@
 """What answering with a model costs: bytes on disk and in memory, and the time a batch takes."""
 
+# torch leaves the types of some of its methods open.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportPrivateUsage=false
+
 from __future__ import annotations
 
 import statistics

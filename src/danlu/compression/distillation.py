@@ -1,5 +1,9 @@
 """Distillation set up: the student's recipe, the teacher, and the loss between them (compressors/distil.py)."""
 
+# torch leaves the types of some of its methods open.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportPrivateUsage=false
+
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
@@ -43,6 +47,7 @@ def student_recipe(config: DistilOptions, recipe: Recipe) -> Recipe:
     whole = replace(recipe, raw=recipe.as_dict())
     if config.student is None:
         model = config.model
+        assert model is not None  # the options ask for a student or a model
         changes = (
             {"model": model}
             if isinstance(model, str) or "name" in model

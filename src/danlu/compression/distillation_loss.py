@@ -19,6 +19,10 @@ Sources: Hinton et al., 2015, arXiv:1503.02531 (logits); Romero et al., 2015, ar
 arXiv:1909.10351 (attention); Beyer et al., 2022, arXiv:2106.05237 (the teacher sees what the
 student sees). B rows, T positions, H heads."""
 
+# torch leaves the types of some of its methods open.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportPrivateUsage=false
+
 from __future__ import annotations
 
 from abc import ABC, abstractmethod

@@ -11,6 +11,10 @@ tokens, the row keeps the data's text: it would teach nothing about how a text e
 Source: Kim and Rush, 2016, arXiv:1606.07947.
 """
 
+# torch leaves the types of some of its methods open.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportPrivateUsage=false
+
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, cast, overload
 
 import numpy as np
 import torch
@@ -353,21 +353,38 @@ def _missing(table: Any, targets: Sequence[str]) -> np.ndarray:
 
 
 def as_plain_scores(scores: Scores) -> dict[str, Any]:
-    """Scores as plain data: numbers, then tables."""
+    """Scores and tables by name, in one dict."""
     return {**scores.values, **scores.tables}
 
 
 def deciding_score(scores: Mapping[str, Any], metric: str) -> float | None:
-    """The deciding score, None where it has no meaning on this split."""
+    """The score `metric`; None where it is undefined on this split.
+
+    >>> deciding_score({"accuracy": 0.5}, "accuracy")
+    0.5
+    """
     value = scores.get(metric)
     return float(value) if isinstance(value, int | float) else None
 
 
-def without_nonfinite(value: Any) -> Any:
-    """Scores with None in place of every number that is NaN or infinite, which JSON cannot hold and
-    no score can be compared with."""
-    if isinstance(value, dict):
-        return {name: without_nonfinite(entry) for name, entry in value.items()}
+@overload
+def without_nonfinite(value: Mapping[str, object]) -> dict[str, Any]: ...
+@overload
+def without_nonfinite(value: float) -> float | None: ...
+def without_nonfinite(value: object) -> object:
+    """Scores with None in place of every NaN and infinity, which JSON cannot hold and no score can
+    be compared with.
+
+    >>> without_nonfinite({"loss": float("nan"), "accuracy": 0.5})
+    {'loss': None, 'accuracy': 0.5}
+    """
+    return _finite(value)
+
+
+def _finite(value: object) -> object:
+    if isinstance(value, Mapping):
+        entries = cast("Mapping[str, object]", value)
+        return {name: _finite(entry) for name, entry in entries.items()}
     if isinstance(value, list | tuple):
-        return [without_nonfinite(entry) for entry in value]
+        return [_finite(entry) for entry in cast("Sequence[object]", value)]
     return None if isinstance(value, float) and not math.isfinite(value) else value

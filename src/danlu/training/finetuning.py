@@ -3,6 +3,10 @@
 Names are those of the model's parameters, with * for anything: embeddings.*, *.bias. `danlu train`
 says what is trained; a pattern that matches no name is an error that lists the names."""
 
+# torch leaves the types of some of its methods open.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportPrivateUsage=false
+
 from __future__ import annotations
 
 from collections import Counter

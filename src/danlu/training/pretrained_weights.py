@@ -1,5 +1,9 @@
 """A model that starts from the weights of a finished artifact (model.weights) or of a checkpoint (model: pretrained)."""
 
+# torch leaves the types of some of its methods open.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportPrivateUsage=false
+
 from __future__ import annotations
 
 from collections import Counter

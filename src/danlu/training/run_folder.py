@@ -1,4 +1,4 @@
-"""The folder of one run: whose it is, who holds it, whether it is finished.
+"""The folder of one run: which recipe it belongs to, its lock, and whether the run is finished.
 
 RUN/recipe.lock.yaml    the recipe with every default, and what was resolved: device, precision, threads, versions, data hash
 RUN/environment.json    system and installed packages
@@ -26,8 +26,8 @@ _SEAL = "# SHA-256 of all above: "
 
 
 class RunFolder:
-    """A run folder held by this process alone. A context manager: a second process that wants it is
-    refused."""
+    """A run folder, locked by this process inside the `with`. Raises RunHeld where another process
+    has the lock."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -50,7 +50,7 @@ class RunFolder:
 
             fcntl.flock(
                 descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB
-            )  # the system lets go of it however the process ends
+            )  # the system releases it however the process ends
         except ImportError:  # Windows
             pass
         except OSError:
@@ -76,16 +76,16 @@ class RunFolder:
 
     @property
     def finished(self) -> bool:
-        """Whether the artifact is there."""
+        """Whether the folder has an artifact."""
         return (self.path / "artifact" / "artifact.json").is_file()
 
     @property
     def started(self) -> bool:
-        """Whether a lock file says whose folder this is."""
+        """Whether the folder has a lock file, which says what recipe it belongs to."""
         return (self.path / LOCK).is_file()
 
     def resolved(self) -> dict[str, Any]:
-        """What the lock file recorded as resolved; {} for a fresh folder. Raises RunError where it
+        """The section `resolved` of the lock file, {} for a new folder. Raises RunError where it
         cannot be read."""
         return self._read().get("resolved") or {} if self.started else {}
 
@@ -111,9 +111,10 @@ class RunFolder:
             ) from None
 
     def refuse_another(self, recipe: Recipe) -> None:
-        """Raise RunError, with the difference, where this folder belongs to another recipe."""
+        """Raise RunError, which names the differences, where this folder belongs to another
+        recipe."""
         if not self.started:
-            # an empty checkpoints folder is what a run leaves that ended before its first step
+            # a run that ended before its first step leaves an empty checkpoints folder
             if (self.path / "artifact").exists() or any(self.path.glob("checkpoints/step-*")):
                 raise RunError(
                     "this folder holds checkpoints or an artifact without a lock file.",
@@ -143,24 +144,22 @@ class RunFolder:
         recorded = self.resolved().get("data", {}).get("digest")
         if recorded is not None and recorded != digest:
             raise RunError(
-                f"{origin} has changed since this run began, so going on would mix two data sets.",
+                f"{origin} has changed since this run began, so resuming would mix two data sets.",
                 where=str(self.path),
-                hint="choose another --run folder, or put the data back",
+                hint="choose another --run folder, or restore the data",
             )
 
     def refuse_other_weights(self, digest: str, path: str) -> None:
-        """Raise RunError where the artifact that the model starts from is another one than when
-        this run began."""
+        """Raise RunError where the pretrained weights are others than when this run began."""
         if self.started and self.resolved().get("weights") != digest:
             raise RunError(
                 f"model.weights ({path}) holds other weights than when this run began.",
                 where=str(self.path),
-                hint="choose another --run folder, or put that artifact back",
+                hint="choose another --run folder, or restore that artifact",
             )
 
     def write_lock(self, recipe: Recipe, resolved: dict[str, Any]) -> str:
-        """Write the environment once, and the lock file where it does not say the same yet; returns
-        the lock's text."""
+        """Write environment.json once, and the lock file where it differs; returns its text."""
         path = self.path / LOCK
         text = write_yaml({**recipe.as_dict(), "resolved": resolved})
         text += f"{_SEAL}{sha256(text.encode())}\n"
@@ -174,8 +173,8 @@ class RunFolder:
 
 
 def comparable(tree: dict[str, Any]) -> dict[str, Any]:
-    """A recipe without what may change between two starts of the same run: where the data lies (its
-    content is hashed) and the watchers."""
+    """A recipe without what may change between two starts of one run: the paths of its data and
+    weights (their content is hashed), watchers, name, and how many checkpoints are kept."""
     copy = json.loads(json.dumps(tree))
     source = copy.get("data", {}).get("source", {})
     for key in PATH_OPTIONS:
@@ -192,7 +191,7 @@ def comparable(tree: dict[str, Any]) -> dict[str, Any]:
 
 
 def run_id(recipe: Recipe, resolved: dict[str, Any]) -> str:
-    """What ties a checkpoint to its run: the hash of recipe, data, placement."""
+    """SHA-256 of recipe, data and placement: it identifies a run in its checkpoints."""
     compared = comparable(recipe.as_dict())
     whole = {
         "recipe": {
@@ -209,13 +208,12 @@ def run_id(recipe: Recipe, resolved: dict[str, Any]) -> str:
 
 @contextmanager
 def disk_errors_as(folder: Path, error: type[DanluError]) -> Generator[None]:
-    """What the system says while a run's files are written, in words: no room, a folder that was
-    removed, ..."""
+    """Inside the `with`, an OSError while files are written becomes a DanluError of class `error`."""
     try:
         yield
     except OSError as os_error:
         raise error(
             f"a file could not be written: {os_error.strerror or os_error}.",
             where=str(os_error.filename or folder),
-            hint="make room and run the same command again: it goes on from the last checkpoint",
+            hint="free some space and run the same command again: it resumes from the last checkpoint",
         ) from None

@@ -1,8 +1,8 @@
-"""Proof, on the user's own recipe, that a run killed anywhere ends in the same bytes as one never killed.
+"""danlu verify-resume: a test, on the user's own recipe, that a killed run ends in the same bytes as one never killed.
 
-Both runs are real processes and every death is a real kill -9. Half of them come at a moment drawn
-evenly over the whole life of the process, half are aimed: they come when a checkpoint is being
-written. A run that ends before its next death is compared, and another one begun."""
+Both runs are real processes, and every kill is a real kill -9. Half of the kills come at a moment
+drawn uniformly over the life of the process, half while a checkpoint is being written. A run that
+ends before its next kill is compared, and another one started."""
 
 from __future__ import annotations
 
@@ -29,12 +29,15 @@ _GLANCE = 0.0005  # seconds between two looks at a life
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the proof found.
+    """The result of verify_resume.
 
-    `kills` counts deaths, `inside_saves` those that left a half-written checkpoint, `runs` the
-    killed runs brought to their end and compared. `hashes` holds the SHA-256 of every compared file
-    of the unbroken run: artifact, metric log, lock file, final checkpoint. `differing` names the
-    files of killed runs that differ."""
+    kills          kills in all
+    inside_saves   those that left a half-written checkpoint
+    runs           killed runs that ended and were compared
+    hashes         SHA-256 of every compared file of the uninterrupted run, by name: artifact, metric
+                   log, lock file, final checkpoint
+    differing      the files of killed runs that differ
+    """
 
     kills: int
     inside_saves: int
@@ -48,11 +51,11 @@ class Verdict:
         return not self.differing
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain data."""
+        """All of it as JSON values."""
         return {"equal": self.equal, **asdict(self)}
 
     def sentence(self) -> str:
-        """The verdict in words."""
+        """The result in one sentence."""
         runs = "run" if self.runs == 1 else f"{self.runs} runs"
         met = f"{self.kills} kill{'s' * (self.kills > 1)} (kill -9), {self.inside_saves} inside a save"
         if self.equal:
@@ -115,8 +118,8 @@ def verify_resume(
 
 @dataclass
 class _Killer:
-    """Starts, kills, compares. `start` and `training` are seconds that an unbroken life takes
-    before and after its first step."""
+    """Starts, kills and compares. `start` and `training` are the seconds that an uninterrupted run
+    takes before and after its first step."""
 
     command: list[str]
     home: Path
@@ -129,7 +132,7 @@ class _Killer:
     deaths: int = 0
     inside: int = 0
     runs: int = 0
-    missed: int = 0  # lives in a row that ended before their death came
+    missed: int = 0  # runs in a row that ended before their kill
 
     def verdict(self, kills: int) -> Verdict:
         differing: list[str] = []
@@ -138,7 +141,7 @@ class _Killer:
         return Verdict(self.deaths, self.inside, self.runs, self.wanted, differing)
 
     def _one_run(self, kills: int) -> list[str]:
-        """What differs in a run that is killed until it ends, or until there are enough kills."""
+        """The files that differ in a run that is killed until it ends, or until there are enough kills."""
         run, before = self.home / "killed", self.deaths
         while True:
             already = _half_written(run)
@@ -162,10 +165,10 @@ class _Killer:
         self.say(f"kill {self.deaths} of {kills}{' (inside a save)' if inside else ''}")
 
     def _strike(self, process: subprocess.Popen[bytes], run: Path, already: set[str]) -> bool:
-        """Kill at a drawn moment, or when a drawn number of saves have been seen; False where the
-        process ended by itself."""
-        # a save can be too quick to be seen: after some misses the moment is drawn, and earlier
-        # after each
+        """Kill at a drawn moment, or after a drawn number of saves; False where the process ended by
+        itself."""
+        # a save can be too quick to be seen: after some misses the moment is drawn, earlier after
+        # each miss
         sightings = self.draw.randrange(1, 4) if self.deaths % 2 == 1 and self.missed < 3 else 0
         left = self.start + self.training * (1 - _last_step(run) / max(self.last_step, 1))
         moment, seen = time.monotonic() + left * self.draw.random() * 0.8**self.missed, set[str]()
@@ -174,14 +177,14 @@ class _Killer:
                 seen |= _half_written(run) - already
             if len(seen) >= sightings if sightings else time.monotonic() >= moment:
                 process.kill()
-                return process.wait() != 0  # it may have ended between the look and the blow
+                return process.wait() != 0  # it may have ended just before the kill
             time.sleep(_GLANCE)
         return False
 
 
 def fingerprint(run: Path) -> dict[str, str]:
-    """SHA-256 of every file that a run must repeat, by name: artifact, metric log, lock file, final
-    checkpoint."""
+    """SHA-256 of every file that must be the same in a resumed run, by name: artifact, metric log,
+    lock file, final checkpoint."""
     last = run / "checkpoints" / f"step-{_last_step(run):010d}"
     files = [
         run / "metrics.jsonl",
@@ -203,8 +206,7 @@ def _last_step(run: Path) -> int:
 
 
 def _half_written(run: Path) -> set[str]:
-    """Names of the checkpoints that are being written, or were when their writer died; each has a
-    name of its own."""
+    """Names of the checkpoints that are being written, or were when their process was killed."""
     with contextlib.suppress(FileNotFoundError):
         return {
             path.name for path in (run / "checkpoints").iterdir() if path.match(".step-*.writing")
@@ -228,7 +230,7 @@ def _home(folder: Path | None) -> Generator[Path]:
 
 @contextlib.contextmanager
 def _life(command: Sequence[str], home: Path) -> Generator[subprocess.Popen[bytes]]:
-    """A process that does not outlive the `with`, whatever ends it."""
+    """A process that is killed at the end of the `with`, if it still runs."""
     with (
         (home / "said").open("wb") as output,
         subprocess.Popen(
@@ -242,7 +244,8 @@ def _life(command: Sequence[str], home: Path) -> Generator[subprocess.Popen[byte
 
 
 def _last_output(home: Path) -> str:
-    """The last words of the last life, on one line."""
+    """The end of the last process's output, on one line."""
     return (
-        " ".join((home / "said").read_text("utf-8", "replace").split())[-500:] or "it said nothing"
+        " ".join((home / "said").read_text("utf-8", "replace").split())[-500:]
+        or "it printed nothing"
     )

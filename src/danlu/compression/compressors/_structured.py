@@ -4,6 +4,10 @@ A group is the layers that make such units (one, or the two halves of a gated fe
 normalisations on the way, and the layer that reads them. `spread` is how many of its inputs belong
 to one unit (pixels of a channel, where an image was flattened)."""
 
+# torch leaves the types of some of its methods open.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportPrivateUsage=false
+
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence

@@ -4,6 +4,10 @@ Linear layers and embeddings are kept in 8 bits in memory too. Layers for which 
 product (recurrent ones, convolutions, a matrix that is shared) are rounded and stored in 8 bits,
 and opened when the artifact is read."""
 
+# torch leaves the types of some of its methods open.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportPrivateUsage=false
+
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal

@@ -8,6 +8,10 @@ it make up for what was lost.
 Source: Eckart and Young, 1936; Denton et al., 2014, arXiv:1404.0736.
 """
 
+# torch leaves the types of some of its methods open.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportPrivateUsage=false
+
 from __future__ import annotations
 
 from typing import TYPE_CHECKING

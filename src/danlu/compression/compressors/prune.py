@@ -8,6 +8,10 @@ method: structured   whole hidden units and channels are removed, where one laye
 Sources: Han et al., 2015, arXiv:1506.02626 (magnitude, and training on); Li et al., 2017,
 arXiv:1608.08710 (channels)."""
 
+# torch leaves the types of some of its methods open.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportPrivateUsage=false
+
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal

@@ -1,9 +1,9 @@
-"""Many updates of many trials as one vectorised program: K trainings of one architecture, their weights stacked, stepped together.
+"""Many trainings of one architecture as one vectorised program: the weights of K trials are stacked and updated together.
 
-The way of a population: `likeness` says which recipes may stand in one stack; `trials` holds what
-each trial keeps to itself; `stack` runs K models as one under torch.func; `moving` applies each
-trial's own optimizer; `training` is the loop; `pace` measures how many trials at a time pay on this
-machine. Begin with `training`."""
+Begin with `loop`. `grouping` says which recipes can be stacked, `trial_state` holds what each trial
+has of its own, `stack` runs K models as one under torch.func.vmap, `batched_layers` gives layers a
+faster form for that, `batched_optimizer` applies each trial's own optimizer, and `throughput`
+measures how many trials to stack on this machine."""
 
 from __future__ import annotations
 

@@ -1,12 +1,16 @@
-"""Layers of many models as one: a template's layers are given forms that know how to run K weights at once under torch.func.vmap.
+"""Layers of K models as one: a template's layers get forms that run the weights of all models at once under torch.func.vmap.
 
-vmap alone would multiply a batch that all models share K times, and would draw one dropout mask a
-model from one stream. Here a shared batch meets the weights of all models in one matrix product,
-and every model's masks come from a generator of its own, so that they are those of its own
+vmap alone would multiply a batch that all models share K times, and would draw the dropout masks of
+all models from one generator. Here a shared batch is multiplied by the weights of all models in one
+matrix product, and every model's masks come from its own generator, so they are those of its own
 training, bit for bit.
 
 K models, B rows, I inputs, O outputs.
 """
+
+# torch leaves the types of some of its methods open.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportPrivateUsage=false
 
 from __future__ import annotations
 
@@ -22,33 +26,34 @@ from danlu.compat.torch_vmap import ModelsTensor, on_stacked, under_vmap
 from danlu.layers import dropout
 from danlu.layers.recurrent.rnn import LockedDropout
 
-SHARE = "stacked_share"  # the buffer that holds a dropout layer's share; stacked, it makes vmap see K of them
+# the buffer with a dropout layer's share; stacked, it makes vmap see K of them
+SHARE = "stacked_share"
 # a linear layer's own matrices of all models in the format of autocast, (K, O, I)
 LOW_PRECISION = "stacked_low_precision"
 
 
 class StackedGenerators:
-    """The generators that the models' dropout masks come from, one a model."""
+    """One generator per model, from which its dropout masks are drawn."""
 
     def __init__(self, count: int, device: torch.device) -> None:
         self.device = device
         self.generators = [torch.Generator(device) for _ in range(count)]
-        self.rows: Sequence[int] | None = None  # of the models that run now; None: all
+        self.rows: Sequence[int] | None = None  # the models that run now; None: all
 
     def seed(self, seeds: Sequence[int]) -> None:
-        """Begin an update: each model's generator at its seed."""
+        """Seed every model's generator for an update."""
         for generator, seed in zip(self.generators, seeds):
             generator.manual_seed(seed)
 
     def keep(self, which: Sequence[int]) -> None:
-        """Go on with the models of these numbers."""
+        """Keep only the models with these numbers."""
         self.generators = [self.generators[index] for index in which]
 
     def masks(
         self, shape: Sequence[int], shares: Sequence[float], dtype: torch.dtype, *, danlus: bool
     ) -> Tensor:
-        """(K, *shape): 0 where a number is dropped, 1 / (1 - share) elsewhere; each model's as
-        `danlus` (danlu.layers.dropout) or torch's own dropout draws it."""
+        """(K, *shape): 0 where a number is dropped, 1 / (1 - share) elsewhere; drawn as by danlu's
+        dropout (`danlus`, danlu.layers.dropout) or by torch's."""
         if danlus and self.device.type == "cpu" and max(shares) < 1:
             return dropout.dropout_masks(shape, shares, dtype, self._running())
         masks = torch.empty((len(shares), *shape), dtype=dtype, device=self.device)
@@ -60,7 +65,7 @@ class StackedGenerators:
         return masks
 
     def uniform(self, shape: Sequence[int]) -> Tensor:
-        """Numbers from [0, 1), float32 (K, *shape); each model's as torch.rand draws them."""
+        """Uniform numbers in [0, 1), float32 (K, *shape); each model's as torch.rand draws them."""
         return torch.stack(
             [
                 torch.rand(shape, generator=generator, device=self.device)
@@ -79,11 +84,9 @@ class StackedGenerators:
 def prepare(
     template: nn.Module, modules: Sequence[nn.Module], generators: StackedGenerators
 ) -> dict[str, Tensor]:
-    """Give the template's layers their stacked forms; returns further buffers (K,) by name, to be
-    run with beside its own.
+    """Give the template's layers their forms for K models; returns further buffers (K,) by name.
 
-    `template` is a copy of one of `modules`, which may differ in nothing but weights and shares of
-    dropout."""
+    `template` is a copy of one of `modules`, which differ only in weights and dropout shares."""
     shares: dict[str, Tensor] = {}
     others = [dict(module.named_modules()) for module in modules]
     for name, layer in list(template.named_modules()):

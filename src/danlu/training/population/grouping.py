@@ -1,14 +1,14 @@
-"""Which recipes may be trained in one stack: all that decides shapes and data must be alike; numbers of a trial's own may differ."""
+"""Which recipes can be trained in one stack: those with the same shapes and data; what each trial has of its own may differ."""
 
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import cast
 
 from danlu import registry
 from danlu.recipe import Recipe
 
-# Each trial has its own: what these change is no shape, no data and no operator.
+# what each trial may have of its own: it changes no shape, no data and no operator
 _OWN_SECTIONS = ("name", "optimizer", "schedule", "watchers")
 _OWN_TRAIN = (
     "seed",
@@ -21,18 +21,14 @@ _OWN_TRAIN = (
     "keep",
 )
 _OWN_REGULARIZATION = ("l1", "l2", "early_stopping", "restore_best")
-STOPPING_WATCHERS = (
-    "divergence",
-    "early_stopping",
-)  # the watchers that decide something; the others would only tell
+# the watchers that can end a trial; the others only report
+STOPPING_WATCHERS = ("divergence", "early_stopping")
 
 
 def stack_key(recipe: Recipe) -> str:
-    """Equal for recipes that may be trained in one stack: all of a recipe but what each trial has
-    of its own.
-
-    Of its own are optimizer and schedule, seeds, length, clipping, penalties, label smoothing, and
-    shares of dropout above 0."""
+    """Equal for recipes that can be trained in one stack: a recipe without what each trial has of
+    its own, which is optimizer and schedule, seed, length, clipping, penalties, label smoothing, and
+    dropout above 0."""
     whole = recipe.as_dict()
     for name in _OWN_SECTIONS:
         whole.pop(name, None)
@@ -48,21 +44,24 @@ def stack_key(recipe: Recipe) -> str:
     return json.dumps(whole, sort_keys=True, default=str)
 
 
-def _without_shares(value: Any) -> Any:
-    """Options with every dropout above 0 as "some": without one, a model may have no such layer at
-    all."""
+def _without_shares(value: object) -> object:
+    """Options with every dropout above 0 as "some": without dropout, a model may have no such layer
+    at all."""
     if isinstance(value, dict):
+        options = cast("dict[str, object]", value)
         return {
-            name: ("some" if entry else "none")
-            if "dropout" in name and isinstance(entry, int | float)
-            else _without_shares(entry)
-            for name, entry in value.items()
+            name: ("some" if option else "none")
+            if "dropout" in name and isinstance(option, int | float)
+            else _without_shares(option)
+            for name, option in options.items()
         }
-    return [_without_shares(entry) for entry in value] if isinstance(value, list) else value
+    if isinstance(value, list):
+        return [_without_shares(entry) for entry in cast("list[object]", value)]
+    return value
 
 
 def reason_not_stackable(recipe: Recipe) -> str:
-    """Why a recipe cannot be trained in a stack, in a sentence; "" where nothing is against it."""
+    """Why a recipe cannot be trained in a stack, in words; "" where it can."""
     train = recipe.train
     against = {
         "the task trains two sides against each other": registry.task_facts(recipe.task.name).step

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import torch
 from torch import Tensor
@@ -446,7 +446,7 @@ class Population:
             by_lane |= {
                 self.trials[row].number: scores for row, scores in zip(rows, scores_of_rows)
             }
-        events = []
+        events: list[TrialEvaluation] = []
         for trial in sorted(due, key=lambda trial: trial.number):
             score = trial.record_scores(n, epoch, by_lane[trial.number])
             events.append(
@@ -508,16 +508,16 @@ def _outcome(trial: TrialState) -> Outcome:
 
 
 def _stack_batches(batches: Sequence[Batch]) -> Batch:
-    """Batches of as many rows as one, (K, B, ...)."""
+    """K batches with the same number of rows as one batch of tensors (K, B, ...)."""
     inputs = {
         name: _stack_padded([batch.inputs[name] for batch in batches]) for name in batches[0].inputs
     }
     targets = [batch.target for batch in batches]
     target: Any = None
     if isinstance(targets[0], dict):
+        named = cast("list[dict[str, Tensor]]", targets)
         target = {
-            name: _stack_padded([batch_target[name] for batch_target in targets], IGNORED)
-            for name in targets[0]
+            name: _stack_padded([target[name] for target in named], IGNORED) for name in named[0]
         }
     elif targets[0] is not None:
         target = _stack_padded(targets, IGNORED)
@@ -525,8 +525,7 @@ def _stack_batches(batches: Sequence[Batch]) -> Batch:
 
 
 def _stack_padded(tensors: Sequence[Tensor], padding: int = 0) -> Tensor:
-    """(K, B, ...), of tensors that may be padded to different lengths (B, T, ...): brought to the
-    longest."""
+    """Tensors (B, T, ...) stacked to (K, B, T, ...), padded to the longest T."""
     longest = max(tensor.shape[1] if tensor.ndim > 1 else 0 for tensor in tensors)
 
     def padded(tensor: Tensor) -> Tensor:

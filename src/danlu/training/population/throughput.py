@@ -1,4 +1,4 @@
-"""How many trials of a shape to train at a time, by measuring a few steps of stacks of growing size against a training of its own."""
+"""How many trials to train in one stack: a few steps of growing stacks are timed against one training."""
 
 from __future__ import annotations
 
@@ -16,17 +16,22 @@ from danlu.training.population.loop import Population
 from danlu.training.setup import build_training
 
 SIZES = (4, 16, 64, 256)
-_SECONDS = 0.1  # spent on one measurement, at least three steps
-_WORSE = 1.25  # a larger stack this much slower a trial than the best so far ends the search
-_MEMORY = 0.4  # share of what is free that a stack with its state may take
+_SECONDS = 0.1  # of one measurement
+_WORSE = 1.25  # a stack that takes this many times the best time per trial ends the search
+_MEMORY = 0.4  # share of the free memory that a stack with its state may take
 
 
 @dataclass(frozen=True)
 class StackThroughput:
-    """`size` trials in one stack, in number format `precision`; 1 where a stack does not pay.
+    """The best stack size for trials of one shape.
 
-    `alone` seconds of an update of one training by itself, `stacked` of one trial's share of the
-    stack's; `curve` all that was measured; `reason` in words."""
+    size        trials in one stack; 1 where a stack is not faster
+    precision   the number format of the stack
+    alone       seconds per update of a single training
+    stacked     seconds per update and trial in the stack
+    curve       (size, precision, seconds per update and trial) of every measurement
+    reason      the outcome in words
+    """
 
     size: int
     precision: str
@@ -36,18 +41,18 @@ class StackThroughput:
     reason: str
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain data."""
+        """All of it as JSON values."""
         return asdict(self)
 
 
 def measure_throughput(
     recipes: Sequence[Recipe], most: int, *, at_once: int = 1, alone: float | None = None
 ) -> StackThroughput:
-    """The Pace of trials of one shape, measured with `recipes` (taken round as often as needed) in
-    stacks of up to `most`.
+    """The StackThroughput of trials of one shape, measured with `recipes` (repeated as often as
+    needed) in stacks of up to `most`.
 
-    `at_once` stacks will be trained side by side, so each may take that share of the free memory.
-    `alone` is given where it is measured elsewhere."""
+    `at_once` stacks will be trained side by side, so each may take one of as many shares of the free
+    memory. `alone` replaces its own measurement."""
     built = build_training(recipes[0])
     clock = clock_of(built.placement)
     alone = _fastest(built.update, clock) if alone is None else alone
@@ -58,13 +63,13 @@ def measure_throughput(
         and _has_narrow(built.placement.device.type)
     ):
         precisions.insert(0, "bfloat16")
-    learnt = sum(each.numel() * 4 for each in built.state.module.parameters())
+    learnt = sum(weight.numel() * 4 for weight in built.state.module.parameters())
     one = 6.0 * learnt + 4.0 * bytes_of(
         built.batches.take(0).inputs
     )  # weights, gradients, state, and what passes through
     room = max(1, int(_MEMORY * (machine.memory()[1]) / at_once / max(one, 1.0)))
     curve: list[tuple[int, str, float]] = []
-    sizes = sorted({*(each for each in SIZES if each < most), max(min(most, SIZES[-1]), SIZES[0])})
+    sizes = sorted({*(size for size in SIZES if size < most), max(min(most, SIZES[-1]), SIZES[0])})
     for precision in precisions:
         best = math.inf
         for size in sizes:
@@ -74,7 +79,9 @@ def measure_throughput(
                 seconds = _of_stack(
                     [recipes[index % len(recipes)] for index in range(size)], precision, clock
                 )
-            except Exception as error:  # what vmap has no rule for is told by many kinds of error
+            except (
+                Exception
+            ) as error:  # torch raises many kinds of error for what has no rule for vmap
                 return StackThroughput(
                     1,
                     precisions[0],
@@ -88,12 +95,12 @@ def measure_throughput(
                 break
             best = min(best, seconds)
         if curve:  # the best size hardly depends on the format
-            sizes = [min(curve, key=lambda each: each[2])[0]]
+            sizes = [min(curve, key=lambda measured: measured[2])[0]]
     if not curve:
         return StackThroughput(
             1, precisions[0], alone, math.inf, (), "there is no memory for a stack"
         )
-    size, precision, stacked = min(curve, key=lambda each: each[2])
+    size, precision, stacked = min(curve, key=lambda measured: measured[2])
     reason = (
         f"{1e6 * stacked:,.0f} microseconds of an update a trial in stacks of {size} ({precision})"
     )
@@ -101,14 +108,14 @@ def measure_throughput(
 
 
 def seconds_per_update(recipe: Recipe) -> float:
-    """Seconds of an update of one training by itself."""
+    """Seconds per update of a single training."""
     built = build_training(recipe)
     return _fastest(built.update, clock_of(built.placement))
 
 
 def clock_of(placement: Placement) -> Callable[[], float]:
-    """The clock that a step is measured by: this process's own time where one CPU thread does all
-    the work, which neighbours do not disturb; else the time that passes."""
+    """The clock for timing a step: this process's CPU time where one thread does all the work, which
+    other processes do not disturb; else wall time."""
     return (
         time.process_time
         if placement.device.type == "cpu" and placement.threads == 1
@@ -117,14 +124,13 @@ def clock_of(placement: Placement) -> Callable[[], float]:
 
 
 def _of_stack(recipes: Sequence[Recipe], precision: str, clock: Callable[[], float]) -> float:
-    """Seconds of one trial's share of an update."""
+    """Seconds per update and trial."""
     population = Population(recipes, precision=precision)
     return _fastest(population.step, clock) / len(recipes)
 
 
 def _fastest(step: Callable[[int], Any], clock: Callable[[], float]) -> float:
-    """Seconds of the fastest of a few steps: what the machine does between them is not the step's
-    own."""
+    """Seconds of the fastest of a few steps: the others were disturbed by the machine."""
     fastest, spent, n = math.inf, 0.0, 0
     while n < 5 or (spent < _SECONDS and n < 50):
         began = clock()

@@ -5,6 +5,10 @@ a limit) is a float for one model and a tensor (K,) with one value per model for
 tensors are (K, ...). Only these functions divide a loss or change a gradient or an average.
 """
 
+# torch leaves the types of some of its methods open.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportPrivateUsage=false
+
 from __future__ import annotations
 
 from collections.abc import Mapping

@@ -51,7 +51,7 @@
 
   /** The keys of the words in each language. */
   async words() {
-    const { words } = await import(document.querySelector("script").src.replace("page.js", "words.js"));
-    return [Object.keys(words.en), Object.keys(words.zh)];
+    const { translations } = await import(document.querySelector("script").src.replace("page.js", "translations.js"));
+    return [Object.keys(translations.en), Object.keys(translations.zh)];
   },
 })

@@ -583,7 +583,7 @@ def test_it_speaks_the_language_of_the_browser_or_the_one_that_is_chosen(
     sources = "".join(
         path.read_text("utf-8")
         for path in (Path(danlu.__file__).parent / "serving" / "page").glob("*.js")
-        if path.name != "words.js"
+        if path.name != "translations.js"
     )
     heads = {name.partition(".")[0] for name in english if "." in name}
     used = {

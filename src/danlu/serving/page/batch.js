@@ -1,41 +1,41 @@
-// Many rows at once: a CSV file, or many pictures or recordings; the answers to look at and to take away.
-import { answer, failure, sheet } from "./answers.js";
-import { Refused, send } from "./asking.js";
-import { decoded, flat, parsed, written } from "./csv.js";
-import { button, make, say, tell } from "./elements.js";
-import { asUrl, dropping } from "./files.js";
+// Many rows at once: a CSV file, or many pictures or recordings. The answers are shown and can be saved.
+import { answer, errorMessage, scrollingTable } from "./answers.js";
+import { RequestError, postJson } from "./requests.js";
+import { decodeText, flattenAnswer, parseCsv, formatCsv } from "./csv.js";
+import { button, make, translate, setText } from "./elements.js";
+import { readAsDataUrl, dropZone } from "./drop_zone.js";
 
 const TOGETHER = 1000; // rows of a request
 const BYTES = 4 << 20; // of a request
 const SHOWN = 20; // rows that are shown; all are in the file
-const COLUMNS = 8; // of what was given that are shown
+const COLUMNS = 8; // of the file that are shown
 
-/** The place for many rows of a model. `joined`: the rows belong together (moments of a series) and are sent in one piece. */
-export function batch(model, joined) {
+/** The form for many rows. `joined`: the rows depend on each other (moments of a series) and are sent in one request. */
+export function batchForm(model, joined) {
   const files = model.fields.filter((each) => each.kind === "image" || each.kind === "audio");
   if (files.length && model.fields.length > 1) return null;
   const status = make("p", { class: "hint", role: "status" });
   const result = make("div", { class: "answer", "aria-live": "polite" });
-  let running = null; // a newer file ends the older one
+  let running = null; // a newer file replaces the one being read
   async function run(work) {
     running?.abort();
-    const mine = (running = new AbortController());
+    const controller = (running = new AbortController());
     result.replaceChildren();
-    tell(status, "batch.reading");
+    setText(status, "batch.reading");
     try {
-      const told = await work(mine.signal, (done, all) => tell(status, [done === null ? "batch.read" : "batch.done", { done, all }]));
-      if (mine === running) result.replaceChildren(...told);
+      const report = await work(controller.signal, (done, all) => setText(status, [done === null ? "batch.read" : "batch.done", { done, all }]));
+      if (controller === running) result.replaceChildren(...report);
     } catch (error) {
       if (error.name === "AbortError") return;
-      if (!(error instanceof Refused)) throw error;
+      if (!(error instanceof RequestError)) throw error;
       status.textContent = "";
-      result.replaceChildren(failure(error));
+      result.replaceChildren(errorMessage(error));
     }
   }
   const kind = files.length ? files[0].kind : "text";
-  const zone = dropping(kind === "text"
-    ? { accept: ".csv,.tsv,.txt,text/csv", kind, told: "batch.choose", hint: joined ? "batch.series" : "batch.hint", take: (file) => run((...how) => table(model, joined, file, ...how)) }
-    : { accept: `${kind}/*`, kind, told: `batch.${kind}`, hint: `drop.many.${kind}`, take: () => undefined });
+  const zone = dropZone(kind === "text"
+    ? { accept: ".csv,.tsv,.txt,text/csv", kind, label: "batch.choose", hint: joined ? "batch.series" : "batch.hint", take: (file) => run((...how) => table(model, joined, file, ...how)) }
+    : { accept: `${kind}/*`, kind, label: `batch.${kind}`, hint: `drop.many.${kind}`, take: () => undefined });
   if (kind !== "text") many(zone, kind, (chosen) => run((...how) => pictures(model, files[0], chosen, ...how)));
   const template = kind === "text" && !joined && make("p", {}, button("batch.template", () => save("example.csv", example(model)), { class: "quiet" }));
   return make("div", { class: "batch" }, zone.node, template, status, result);
@@ -44,35 +44,35 @@ export function batch(model, joined) {
 /** Let a drop zone take several files. */
 function many(zone, kind, take) {
   zone.input.multiple = true;
-  const given = (event, files) => {
+  const takeFiles = (event, files) => {
     event.preventDefault();
     event.stopImmediatePropagation();
     const fitting = [...files].filter((file) => file.type.startsWith(`${kind}/`));
-    zone.input.value = ""; // the same files may be given again
+    zone.input.value = ""; // so that the same files can be chosen again
     if (fitting.length) take(fitting);
   };
-  zone.input.addEventListener("change", (event) => given(event, zone.input.files), { capture: true });
+  zone.input.addEventListener("change", (event) => takeFiles(event, zone.input.files), { capture: true });
   zone.node.addEventListener("drop", (event) => {
     zone.node.classList.remove("over");
-    given(event, event.dataTransfer.files);
+    takeFiles(event, event.dataTransfer.files);
   }, { capture: true });
 }
 
 const plain = (value) => (Array.isArray(value) ? value.map((each) => (Array.isArray(each) ? JSON.stringify(each) : each)).join(" ") : value);
-const example = (model) => written([model.fields.map((each) => each.name), model.fields.map((each) => plain(each.example))]);
+const example = (model) => formatCsv([model.fields.map((each) => each.name), model.fields.map((each) => plain(each.example))]);
 
-async function table(model, joined, file, signal, told) {
-  const [names, ...rows] = parsed(decoded(await file.arrayBuffer()));
-  if (!rows.length) throw new Refused(400, { message: say("batch.empty") });
+async function table(model, joined, file, signal, report) {
+  const [names, ...rows] = parseCsv(decodeText(await file.arrayBuffer()));
+  if (!rows.length) throw new RequestError(400, { message: translate("batch.empty") });
   const odd = rows.findIndex((each) => each.length !== names.length);
-  if (odd >= 0) throw new Refused(400, { message: say("batch.uneven", { row: odd + 1, cells: rows[odd].length, names: names.length }) });
+  if (odd >= 0) throw new RequestError(400, { message: translate("batch.uneven", { row: odd + 1, cells: rows[odd].length, names: names.length }) });
   const answers = [];
   for (const [start, piece] of pieces(rows, joined ? Infinity : Math.min(TOGETHER, model.most_rows ?? TOGETHER))) {
-    told(start, rows.length);
-    answers.push(...(await asked(model, start, written([names, ...piece]), "text/csv", signal)));
+    report(start, rows.length);
+    answers.push(...(await answerRows(model, start, formatCsv([names, ...piece]), "text/csv", signal)));
   }
-  if (joined) told(null, rows.length);
-  else told(rows.length, rows.length);
+  if (joined) report(null, rows.length);
+  else report(rows.length, rows.length);
   if (joined && answers.length !== rows.length) return series(model, names, rows, answers);
   return finished(file.name, names, rows, answers, joined);
 }
@@ -86,62 +86,62 @@ function* pieces(rows, together) {
   }
 }
 
-/** The answers of some rows; a refusal counts rows from the file's first. */
-async function asked(model, start, body, kind, signal) {
+/** The answers of some rows. In a refusal, rows are counted from the first of the file. */
+async function answerRows(model, start, body, kind, signal) {
   try {
-    return (await send(model.path, body, kind, signal)).answers;
+    return (await postJson(model.path, body, kind, signal)).answers;
   } catch (error) {
-    if (error instanceof Refused && error.row) error.row += start;
-    if (error instanceof Refused && error.row) error.message = say("batch.at", { row: error.row, field: error.field, message: error.message });
+    if (error instanceof RequestError && error.row) error.row += start;
+    if (error instanceof RequestError && error.row) error.message = translate("batch.at", { row: error.row, field: error.field, message: error.message });
     throw error;
   }
 }
 
-async function pictures(model, field, files, signal, told) {
+async function pictures(model, field, files, signal, report) {
   const answers = [];
   for (let start = 0; start < files.length; start += 16) {
-    told(start, files.length);
-    const urls = await Promise.all(files.slice(start, start + 16).map(asUrl));
-    answers.push(...(await asked(model, start, { rows: urls.map((url) => ({ [field.name]: url })) }, "application/json", signal)));
+    report(start, files.length);
+    const urls = await Promise.all(files.slice(start, start + 16).map(readAsDataUrl));
+    answers.push(...(await answerRows(model, start, { rows: urls.map((url) => ({ [field.name]: url })) }, "application/json", signal)));
   }
-  told(files.length, files.length);
+  report(files.length, files.length);
   return finished(`${field.name}.csv`, ["file"], files.map((file) => [file.name]), answers, false);
 }
 
 function finished(name, names, rows, answers, joined) {
-  const flats = answers.map(flat);
+  const flats = answers.map(flattenAnswer);
   const keys = [...new Set(flats.flatMap(Object.keys))];
   const heads = keys.map((key) => (names.includes(key) ? `answer ${key}` : key));
-  const whole = () => written([[...names, ...heads], ...rows.map((row, place) => [...row, ...keys.map((key) => flats[place][key])])]);
+  const whole = () => formatCsv([[...names, ...heads], ...rows.map((row, place) => [...row, ...keys.map((key) => flats[place][key])])]);
   const flagged = joined ? answers.flatMap((each, place) => (each.prediction === true ? [place] : [])) : null;
   const shown = (flagged ?? answers.map((_, place) => place)).slice(0, SHOWN);
   const few = names.slice(0, COLUMNS);
   const short = (value) => (typeof value === "number" ? String(Number(value.toPrecision(5))) : String(value ?? ""));
   return [
-    flagged && make("p", { say: ["batch.flagged", { count: flagged.length, all: answers.length }] }),
+    flagged && make("p", { text: ["batch.flagged", { count: flagged.length, all: answers.length }] }),
     make("p", { class: "actions" }, button("batch.save", () => save(name.replace(/\.[^.]*$/, "") + ".answers.csv", whole()), { class: "primary" })),
-    shown.length ? sheet(["", "prediction", ...keys.filter((key) => key !== "prediction").slice(0, 3), ...few], shown.map((place) =>
+    shown.length ? scrollingTable(["", "prediction", ...keys.filter((key) => key !== "prediction").slice(0, 3), ...few], shown.map((place) =>
       [String(place + 1), short(flats[place].prediction), ...keys.filter((key) => key !== "prediction").slice(0, 3).map((key) => short(flats[place][key])), ...rows[place].slice(0, COLUMNS)])) : null,
-    shown.length < answers.length ? make("p", { class: "hint", say: ["batch.some", { shown: shown.length, all: answers.length }] }) : null,
+    shown.length < answers.length ? make("p", { class: "hint", text: ["batch.some", { shown: shown.length, all: answers.length }] }) : null,
   ].filter(Boolean);
 }
 
-/** Numbers up to the last that is known: rows of the moments ahead may follow it. */
-const known = (numbers) => numbers.slice(0, numbers.findLastIndex(Number.isFinite) + 1);
+/** Numbers up to the last one that is present: rows of future moments may follow it. */
+const upToLastNumber = (numbers) => numbers.slice(0, numbers.findLastIndex(Number.isFinite) + 1);
 
-/** Forecasts: a chart each, behind what was given. */
+/** Forecasts: one chart each, after the given past. */
 function series(model, names, rows, answers) {
-  const past = answers.length > 1 ? {} : Object.fromEntries(names.map((name, column) => [name, known(rows.map((row) => (row[column] === "" ? NaN : Number(row[column]))))]));
+  const past = answers.length > 1 ? {} : Object.fromEntries(names.map((name, column) => [name, upToLastNumber(rows.map((row) => (row[column] === "" ? NaN : Number(row[column]))))]));
   const whole = () => {
-    const flats = answers.map(flat);
+    const flats = answers.map(flattenAnswer);
     const keys = [...new Set(flats.flatMap(Object.keys))];
-    return written([keys, ...flats.map((each) => keys.map((key) => each[key]))]);
+    return formatCsv([keys, ...flats.map((each) => keys.map((key) => each[key]))]);
   };
   return [...answers.map((each) => make("section", { class: "part" }, answer(each, { ...model, past }))),
     make("p", { class: "actions" }, button("batch.save", () => save("forecast.csv", whole()), { class: "primary" }))];
 }
 
-/** Hand a text over as a file. The mark at its front tells spreadsheets that it is UTF-8. */
+/** Save a text as a file. The byte order mark tells spreadsheets that it is UTF-8. */
 function save(name, text) {
   const url = URL.createObjectURL(new Blob(["\ufeff", text], { type: "text/csv" }));
   make("a", { href: url, download: name }).click();

@@ -1,9 +1,9 @@
-// A line over time: what was, and what is expected; drawn by hand, as one SVG.
-import { figure, make } from "./elements.js";
+// A line chart of a series and its forecast, as one SVG.
+import { formatNumber, make } from "./elements.js";
 
 const WIDTH = 640, HEIGHT = 220, LEFT = 52, RIGHT = 10, TOP = 12, BOTTOM = 26;
 
-/** Numbers that a scale may bear: at most about five, round, round about low to high. */
+/** Round numbers for the scale from low to high, about five at most. */
 function ticks(low, high) {
   const raw = (high - low) / 4 || 1;
   const power = 10 ** Math.floor(Math.log10(raw));
@@ -13,7 +13,7 @@ function ticks(low, high) {
   return found;
 }
 
-/** The chart of `past` (numbers, the latest last) and `ahead`; `band` {low, high} round it; `times` name the moments ahead. */
+/** The chart of `past` (numbers, the latest last) and of the forecast `ahead`; `band` {low, high} surrounds it, `times` are its moments. */
 export function chart({ past, ahead, band, times, name }) {
   const before = past.slice(-Math.max(3 * ahead.length, 24));
   const values = [...before, ...ahead, ...(band ? [...band.low, ...band.high] : [])].filter(Number.isFinite);
@@ -28,10 +28,10 @@ export function chart({ past, ahead, band, times, name }) {
   const area = band && `${line(band.high, first)}L${[...band.low].reverse().map((each, place) => `${x(count - 1 - place).toFixed(1)} ${y(each).toFixed(1)}`).join("L")}Z`;
   const label = (place, text, anchor) => make("text", { x: x(place), y: HEIGHT - 7, "text-anchor": anchor, class: "label" }, text);
   const short = (time) => String(time).replace("T", " ").replace(/:00(\.0+)?$/, "");
-  return make("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "say:aria-label": ["chart.told", { name, count: ahead.length, low: figure(Math.min(...ahead.filter(Number.isFinite))), high: figure(Math.max(...ahead.filter(Number.isFinite))) }] },
+  return make("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "text:aria-label": ["chart.told", { name, count: ahead.length, low: formatNumber(Math.min(...ahead.filter(Number.isFinite))), high: formatNumber(Math.max(...ahead.filter(Number.isFinite))) }] },
     ticks(low, high).map((value) => make("g", {},
       make("line", { x1: LEFT, x2: WIDTH - RIGHT, y1: y(value), y2: y(value), class: "grid" }),
-      make("text", { x: LEFT - 8, y: y(value) + 4, "text-anchor": "end", class: "label" }, figure(value)))),
+      make("text", { x: LEFT - 8, y: y(value) + 4, "text-anchor": "end", class: "label" }, formatNumber(value)))),
     area && make("path", { d: area, class: "band" }),
     make("path", { d: line(before, 0), class: "past" }),
     before.length ? make("line", { x1: x(first - 1), x2: x(first - 1), y1: TOP, y2: HEIGHT - BOTTOM, class: "now" }) : null,

@@ -1,7 +1,7 @@
-// Comma-separated values: read with the mark that the file uses, written with commas.
+// CSV: read with the separator that the file uses, written with commas.
 
-/** The text of a file: UTF-8, UTF-16 with its mark, else GB 18030. */
-export function decoded(bytes) {
+/** The text of a file: UTF-8, UTF-16 with a byte order mark, else GB 18030. */
+export function decodeText(bytes) {
   const [first, second] = new Uint8Array(bytes, 0, Math.min(2, bytes.byteLength));
   if (first === 0xff && second === 0xfe) return new TextDecoder("utf-16le").decode(bytes);
   if (first === 0xfe && second === 0xff) return new TextDecoder("utf-16be").decode(bytes);
@@ -12,8 +12,8 @@ export function decoded(bytes) {
   }
 }
 
-/** [[cell, ...], ...] of a text; lines without anything are left out. */
-export function parsed(text) {
+/** [[cell, ...], ...] of a text; empty lines are left out. */
+export function parseCsv(text) {
   const mark = separator(text);
   const rows = [];
   let row = [], cell = "", quoted = false;
@@ -41,7 +41,7 @@ export function parsed(text) {
   return rows;
 }
 
-/** The mark that stands most often in the first line. */
+/** The separator: the one that stands most often in the first line. */
 function separator(text) {
   const head = text.slice(0, text.search(/[\r\n]|$/)).replace(/"[^"]*"/g, "");
   return [",", ";", "\t"].map((mark) => [head.split(mark).length, mark]).sort(([one], [other]) => other - one)[0][1];
@@ -52,11 +52,11 @@ const quote = (value) => {
   return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
 };
 
-/** A text of rows of cells. */
-export const written = (rows) => rows.map((row) => row.map(quote).join(",")).join("\r\n") + "\r\n";
+/** Rows of cells as CSV. */
+export const formatCsv = (rows) => rows.map((row) => row.map(quote).join(",")).join("\r\n") + "\r\n";
 
-/** One answer as one flat row, with the names that `danlu predict --out` gives. */
-export function flat(answer) {
+/** An answer as one row of values, with the names that `danlu predict --out` writes. */
+export function flattenAnswer(answer) {
   const found = {};
   for (const [key, value] of Object.entries(answer)) {
     if (key === "probabilities" && value && typeof value === "object") {
@@ -65,7 +65,7 @@ export function flat(answer) {
         else found[`probability of ${of}`] = each;
       }
     } else if (Array.isArray(value)) found[key] = value.map((each) => (each && typeof each === "object" ? JSON.stringify(each) : each)).join("|");
-    else if (value && typeof value === "object") for (const [name, each] of Object.entries(flat(value))) found[`${key} ${name}`] = each;
+    else if (value && typeof value === "object") for (const [name, each] of Object.entries(flattenAnswer(value))) found[`${key} ${name}`] = each;
     else found[key] = value;
   }
   return found;

@@ -1,64 +1,64 @@
-// Elements whose texts follow the language. Nothing here, or anywhere on the page, makes HTML out of text.
-import { words } from "./words.js";
+// Elements whose texts change with the language. Nothing on the page ever parses text as HTML.
+import { translations } from "./translations.js";
 
 const STORE = "danlu-language";
 const SVG = new Set(["svg", "g", "path", "line", "circle", "text", "title"]);
-const bound = new WeakMap(); // element -> {"" or attribute: [key, values]}
+const textsOfNodes = new WeakMap(); // element -> {attribute, or "" for its content: [key, values]}
 let language = "en";
 let count = 0;
 
-/** The words of a key in the language that is shown. */
-export function say(key, values = {}) {
-  const found = words[language][key] ?? words.en[key] ?? key;
+/** The text of a key in the language that is shown. */
+export function translate(key, values = {}) {
+  const found = translations[language][key] ?? translations.en[key] ?? key;
   return typeof found === "function" ? found(values) : found;
 }
 
-/** The words of a name that the dictionary may not know (a metric, a task): then the name itself. */
-export function sayName(kind, name) {
-  return words[language][`${kind}.${name}`] ?? words.en[`${kind}.${name}`] ?? String(name).replaceAll("_", " ");
+/** The text of a name (of a metric or task); the name itself where it is not translated. */
+export function translateName(kind, name) {
+  return translations[language][`${kind}.${name}`] ?? translations.en[`${kind}.${name}`] ?? String(name).replaceAll("_", " ");
 }
 
-export const spoken = () => language;
+export const currentLanguage = () => language;
 
 /** A number with few digits: 0.1234, 12.3, 1,234,567. */
-export function figure(value, digits = 4) {
+export function formatNumber(value, digits = 4) {
   if (typeof value !== "number" || !Number.isFinite(value)) return "–";
   const large = Math.abs(value) >= 10 ** digits;
   const scientific = value !== 0 && (Math.abs(value) < 1e-4 || Math.abs(value) >= 1e15);
   return value.toLocaleString("en", scientific ? { notation: "scientific", maximumSignificantDigits: digits } : large ? { maximumFractionDigits: 0 } : { maximumSignificantDigits: digits });
 }
 
-/** A share as a percentage: 98.9 %. What is nearly none or nearly all is not rounded to it. */
-export function percent(value) {
+/** A share as a percentage: 98.9 %. A share is never rounded to 0 or 100 %. */
+export function formatPercent(value) {
   if (value > 0 && value < 0.0005) return "< 0.1 %";
   if (value < 1 && value > 0.9995) return "> 99.9 %";
   return `${(100 * value).toFixed(1)} %`;
 }
 
-function put(node, place, [key, values]) {
-  const text = typeof key === "function" ? key() : say(key, values);
+function applyText(node, place, [key, values]) {
+  const text = typeof key === "function" ? key() : translate(key, values);
   if (place === "") node.textContent = text;
   else node.setAttribute(place, text);
 }
 
-/** Give a node (or one of its attributes) the words of a key, or of a function that says them; they follow the language. */
-export function tell(node, told, place = "") {
-  const pair = Array.isArray(told) ? told : [told, {}];
-  const all = bound.get(node) ?? {};
+/** Set the text of a node (or of one of its attributes): [key, values] or a function. It changes with the language. */
+export function setText(node, text, place = "") {
+  const pair = Array.isArray(text) ? text : [text, {}];
+  const all = textsOfNodes.get(node) ?? {};
   all[place] = pair;
-  bound.set(node, all);
-  node.dataset.told = "";
-  put(node, place, pair);
+  textsOfNodes.set(node, all);
+  node.dataset.translated = "";
+  applyText(node, place, pair);
   return node;
 }
 
-/** An element: `make("p", {class: "hint", say: "key" or ["key", values]}, children)`; "say:title" says an attribute, "onclick" hears. */
+/** An element: `make("p", {class: "hint", text: "key" or ["key", values]}, children)`. "text:title" translates an attribute, "onclick" adds a listener. */
 export function make(tag, about = {}, ...children) {
   const node = SVG.has(tag) ? document.createElementNS("http://www.w3.org/2000/svg", tag) : document.createElement(tag);
   for (const [name, value] of Object.entries(about)) {
     if (value === undefined || value === null || value === false) continue;
-    if (name === "say") tell(node, value);
-    else if (name.startsWith("say:")) tell(node, value, name.slice(4));
+    if (name === "text") setText(node, value);
+    else if (name.startsWith("text:")) setText(node, value, name.slice(5));
     else if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
     else node.setAttribute(name, value === true ? "" : value);
   }
@@ -67,17 +67,17 @@ export function make(tag, about = {}, ...children) {
 }
 
 /** An id that no other element has. */
-export const unique = (name) => `${name}-${++count}`;
+export const uniqueId = (name) => `${name}-${++count}`;
 
-/** A button with words. */
-export const button = (told, onclick, about = {}) => make("button", { type: "button", say: told, onclick, ...about });
+/** A button with a translated text. */
+export const button = (text, onclick, about = {}) => make("button", { type: "button", text: text, onclick, ...about });
 
-/** Something to open: a summary and what is under it. */
-export function fold(told, ...children) {
-  return make("details", { class: "fold" }, make("summary", {}, make("h2", { say: told })), make("div", { class: "inside" }, children));
+/** A summary that opens to show its children. */
+export function collapsible(text, ...children) {
+  return make("details", { class: "fold" }, make("summary", {}, make("h2", { text: text })), make("div", { class: "inside" }, children));
 }
 
-function remembered() {
+function storedLanguage() {
   try {
     return localStorage.getItem(STORE);
   } catch {
@@ -86,27 +86,27 @@ function remembered() {
 }
 
 /** Show the page in a language ("en" or "zh") and remember it. */
-export function speak(wanted, remember = true) {
+export function setLanguage(wanted, remember = true) {
   language = wanted === "zh" ? "zh" : "en";
   document.documentElement.lang = language === "zh" ? "zh-CN" : "en";
   if (remember) {
     try {
       localStorage.setItem(STORE, language);
     } catch {
-      // it is not remembered, then
+      // storage is forbidden: the language is not remembered
     }
   }
-  for (const node of document.querySelectorAll("[data-told]")) {
-    for (const [place, pair] of Object.entries(bound.get(node) ?? {})) put(node, place, pair);
+  for (const node of document.querySelectorAll("[data-translated]")) {
+    for (const [place, pair] of Object.entries(textsOfNodes.get(node) ?? {})) applyText(node, place, pair);
   }
   for (const each of document.querySelectorAll("[data-language]")) each.setAttribute("aria-pressed", String(each.dataset.language === language));
 }
 
-/** Begin: the language that was chosen before, or the browser's; the buttons that choose; the words of index.html. */
-export function begin() {
-  for (const node of document.querySelectorAll("[data-say]")) tell(node, node.dataset.say);
-  for (const node of document.querySelectorAll("[data-say-label]")) tell(node, node.dataset.sayLabel, "aria-label");
-  for (const each of document.querySelectorAll("[data-language]")) each.addEventListener("click", () => speak(each.dataset.language));
-  const first = remembered() ?? (navigator.languages ?? [navigator.language]).find((each) => /^(zh|en)/i.test(each)) ?? "en";
-  speak(/^zh/i.test(first) ? "zh" : "en", false);
+/** Show the language chosen before, or the browser's, and connect the buttons that choose one. */
+export function startTranslations() {
+  for (const node of document.querySelectorAll("[data-text]")) setText(node, node.dataset.text);
+  for (const node of document.querySelectorAll("[data-text-label]")) setText(node, node.dataset.textLabel, "aria-label");
+  for (const each of document.querySelectorAll("[data-language]")) each.addEventListener("click", () => setLanguage(each.dataset.language));
+  const first = storedLanguage() ?? (navigator.languages ?? [navigator.language]).find((each) => /^(zh|en)/i.test(each)) ?? "en";
+  setLanguage(/^zh/i.test(first) ? "zh" : "en", false);
 }

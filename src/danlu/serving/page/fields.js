@@ -1,38 +1,38 @@
-// A control for each kind of field. Each has: name, node, value() (JSON, undefined where a needed one is missing), fill(value), complain(message).
-import { figure, make, tell, unique } from "./elements.js";
-import { frame } from "./frame.js";
-import { picture } from "./pictures.js";
-import { recording } from "./recordings.js";
+// A control for each kind of field. Each has: name, node, value() (JSON; undefined where a required one is missing), fill(value), complain(message).
+import { formatNumber, make, setText, uniqueId } from "./elements.js";
+import { fieldFrame } from "./field_frame.js";
+import { imageControl } from "./pictures.js";
+import { audioControl } from "./recordings.js";
 
 const FEW = 12; // categories that are shown as a list to choose from
 
-/** The control of a field as the server tells it. `changed` is called when its user has changed it. */
+/** The control of a field of the server's description. `changed` is called when the user has changed it. */
 export function control(field, changed) {
-  const made = (KINDS[field.kind] ?? text)(field, changed);
-  made.name = field.name;
-  return made;
+  const parts = (KINDS[field.kind] ?? text)(field, changed);
+  parts.name = field.name;
+  return parts;
 }
 
-/** A control whose value is the text of one input; `read` makes JSON of text that is not empty, `write` text of JSON. */
-function plain(field, changed, inner, { hint = null, read = (given) => given, write = String, note = null } = {}) {
-  const made = frame(field, inner, { hint });
-  const input = made.heard;
-  const noted = note && make("p", { class: "note", hidden: true, role: "status" });
-  if (noted) made.node.append(noted);
+/** A control whose value is the text of one input. `read` turns text that is not empty into JSON, `write` JSON into text. */
+function inputControl(field, changed, inner, { hint = null, read = (typed) => typed, write = String, note = null } = {}) {
+  const parts = fieldFrame(field, inner, { hint });
+  const input = parts.target;
+  const noteNode = note && make("p", { class: "note", hidden: true, role: "status" });
+  if (noteNode) parts.node.append(noteNode);
   function look() {
-    made.complain(null);
-    const told = note?.(input.value.trim());
-    if (!noted) return;
-    noted.hidden = !told;
-    if (told) tell(noted, told);
+    parts.complain(null);
+    const label = note?.(input.value.trim());
+    if (!noteNode) return;
+    noteNode.hidden = !label;
+    if (label) setText(noteNode, label);
   }
   input.addEventListener("input", look);
   input.addEventListener("change", () => changed(false));
   return {
-    ...made,
+    ...parts,
     value() {
-      const given = input.value.trim();
-      if (given !== "") return read(field.kind === "text" ? input.value : given);
+      const typed = input.value.trim();
+      if (typed !== "") return read(field.kind === "text" ? input.value : typed);
       return field.required && field.kind !== "text" ? undefined : field.required ? "" : null;
     },
     fill(value) {
@@ -42,59 +42,59 @@ function plain(field, changed, inner, { hint = null, read = (given) => given, wr
   };
 }
 
-// What is no number is sent as it was written: the server says what is wrong with it.
-const asNumber = (given) => (/^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i.test(given) && Math.abs(Number(given)) < 1e300 ? Number(given) : given);
-const listed = (given) => given.replace(/^\[|\]$/g, "").split(/[\s,;]+/).filter(Boolean);
+// What is no number is sent as it was typed: the server says what is wrong with it.
+const asNumber = (typed) => (/^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i.test(typed) && Math.abs(Number(typed)) < 1e300 ? Number(typed) : typed);
+const listed = (typed) => typed.replace(/^\[|\]$/g, "").split(/[\s,;]+/).filter(Boolean);
 
 function number(field, changed) {
   if ("width" in field) {
-    return plain(field, changed, (id) => make("textarea", { id, rows: 3, inputmode: "decimal", spellcheck: "false" }), {
+    return inputControl(field, changed, (id) => make("textarea", { id, rows: 3, inputmode: "decimal", spellcheck: "false" }), {
       hint: ["field.numbers", { count: field.width }],
-      read: (given) => listed(given).map(asNumber),
+      read: (typed) => listed(typed).map(asNumber),
       write: (value) => value.join(", "),
     });
   }
   const bounded = "minimum" in field && "maximum" in field;
-  return plain(field, changed, (id) => make("input", { id, type: "text", inputmode: "decimal", autocomplete: "off" }), {
-    hint: bounded ? ["field.range", { low: figure(field.minimum, 6), high: figure(field.maximum, 6) }] : ["field.number", {}],
+  return inputControl(field, changed, (id) => make("input", { id, type: "text", inputmode: "decimal", autocomplete: "off" }), {
+    hint: bounded ? ["field.range", { low: formatNumber(field.minimum, 6), high: formatNumber(field.maximum, 6) }] : ["field.number", {}],
     read: asNumber,
-    note(given) {
-      const value = given === "" ? NaN : Number(given);
+    note(typed) {
+      const value = typed === "" ? NaN : Number(typed);
       return bounded && (value < field.minimum || value > field.maximum) ? ["field.outside", {}] : null;
     },
   });
 }
 
 function category(field, changed) {
-  const known = (field.categories ?? []).map(String);
-  if (known.length > 0 && known.length <= FEW) {
-    return plain(field, changed, (id) =>
+  const categories = (field.categories ?? []).map(String);
+  if (categories.length > 0 && categories.length <= FEW) {
+    return inputControl(field, changed, (id) =>
       make("select", { id },
-        make("option", { value: "", say: field.required ? "field.choose" : "field.missing" }),
-        known.map((each) => make("option", { value: each }, each))));
+        make("option", { value: "", text: field.required ? "field.choose" : "field.missing" }),
+        categories.map((each) => make("option", { value: each }, each))));
   }
-  const list = unique("list");
-  return plain(field, changed, (id) => [
+  const list = uniqueId("list");
+  return inputControl(field, changed, (id) => [
     make("input", { id, type: "text", list, autocomplete: "off" }),
-    make("datalist", { id: list }, known.slice(0, 2000).map((each) => make("option", { value: each }))),
+    make("datalist", { id: list }, categories.slice(0, 2000).map((each) => make("option", { value: each }))),
   ], {
-    hint: known.length ? ["field.of", { count: known.length }] : null,
-    note: (given) => (known.length && given !== "" && !known.includes(given) ? ["field.unknown", {}] : null),
+    hint: categories.length ? ["field.of", { count: categories.length }] : null,
+    note: (typed) => (categories.length && typed !== "" && !categories.includes(typed) ? ["field.unknown", {}] : null),
   });
 }
 
 function boolean(field, changed) {
-  const name = unique("choice");
+  const name = uniqueId("choice");
   const choices = [["true", "field.yes"], ["false", "field.no"], ...(field.required ? [] : [["", "field.missing"]])];
-  const made = frame(field, () => make("div", { class: "choices" }, choices.map(([value, told]) =>
-    make("label", {}, make("input", { type: "radio", name, value, checked: value === "" }), make("span", { say: told })))), { group: true });
-  const inputs = [...made.node.querySelectorAll("input")];
-  made.node.addEventListener("change", () => {
-    made.complain(null);
+  const parts = fieldFrame(field, () => make("div", { class: "choices" }, choices.map(([value, label]) =>
+    make("label", {}, make("input", { type: "radio", name, value, checked: value === "" }), make("span", { text: label })))), { group: true });
+  const inputs = [...parts.node.querySelectorAll("input")];
+  parts.node.addEventListener("change", () => {
+    parts.complain(null);
     changed(false);
   });
   return {
-    ...made,
+    ...parts,
     value() {
       const chosen = inputs.find((each) => each.checked)?.value;
       return chosen === undefined ? undefined : chosen === "" ? null : chosen === "true";
@@ -107,35 +107,35 @@ function boolean(field, changed) {
 }
 
 function datetime(field, changed) {
-  return plain(field, changed, (id) => make("input", { id, type: "datetime-local", step: 1 }), {
-    read: (given) => (given.length === 16 ? `${given}:00` : given),
+  return inputControl(field, changed, (id) => make("input", { id, type: "datetime-local", step: 1 }), {
+    read: (typed) => (typed.length === 16 ? `${typed}:00` : typed),
     write: (value) => String(value).replace(" ", "T").slice(0, 19),
   });
 }
 
 function text(field, changed) {
-  return plain(field, changed, (id) => make("textarea", { id, rows: 5 }));
+  return inputControl(field, changed, (id) => make("textarea", { id, rows: 5 }));
 }
 
 function sequence(field, changed) {
-  return plain(field, changed, (id) => make("textarea", { id, rows: 3 }), {
+  return inputControl(field, changed, (id) => make("textarea", { id, rows: 3 }), {
     hint: ["field.words", {}],
-    read: (given) => (given.includes("\n") ? given.split("\n").map((each) => each.trim()).filter(Boolean) : given.split(/\s+/)),
+    read: (typed) => (typed.includes("\n") ? typed.split("\n").map((each) => each.trim()).filter(Boolean) : typed.split(/\s+/)),
     write: (value) => value.join(" "),
   });
 }
 
 function frames(field, changed) {
-  return plain(field, changed, (id) => make("textarea", { id, rows: 6, spellcheck: "false" }), {
+  return inputControl(field, changed, (id) => make("textarea", { id, rows: 6, spellcheck: "false" }), {
     hint: ["field.frames", { count: field.width ?? 0 }],
-    read: (given) => given.split("\n").map((each) => listed(each).map(asNumber)).filter((each) => each.length),
+    read: (typed) => typed.split("\n").map((each) => listed(each).map(asNumber)).filter((each) => each.length),
     write: (value) => value.map((each) => each.join(", ")).join("\n"),
   });
 }
 
-const KINDS = { number, category, boolean, datetime, text, sequence, frames, image: picture, audio: recording };
+const KINDS = { number, category, boolean, datetime, text, sequence, frames, image: imageControl, audio: audioControl };
 
-/** The row that controls hold, or null where a value that is needed is missing (which its control then says). */
+/** The row in the controls; null where a required value is missing (its control then says so). */
 export function row(controls) {
   const found = {};
   const missing = [];
@@ -144,6 +144,6 @@ export function row(controls) {
     if (value === undefined) missing.push(each);
     else found[each.name] = value;
   }
-  for (const each of missing.reverse()) each.complain(["field.lost", {}]); // the first one has the last word: the focus
+  for (const each of missing.reverse()) each.complain(["field.lost", {}]); // in reverse, so that the first one gets the focus
   return missing.length ? null : found;
 }

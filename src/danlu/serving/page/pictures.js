@@ -1,23 +1,23 @@
-// The control of an image: a picture that is dropped, pasted, chosen or drawn; beside it the pixels that the model is given.
+// The control of an image: dropped, pasted, chosen or drawn; beside it the pixels that the model sees.
 import { button, make } from "./elements.js";
-import { asUrl, dropping } from "./files.js";
-import { frame } from "./frame.js";
+import { readAsDataUrl, dropZone } from "./drop_zone.js";
+import { fieldFrame } from "./field_frame.js";
 
 const PAD = 280; // pixels of the pad's side
 const DRAWN = 64; // images as small as this, and grey, may be drawn by hand
 
 /** The control of an image field. */
-export function picture(field, changed) {
+export function imageControl(field, changed) {
   const [height, width, channels] = field.shape;
   let url = null;
-  const seen = make("canvas", { width, height, role: "img", "say:aria-label": "image.seen" });
+  const reduced = make("canvas", { width, height, role: "img", "text:aria-label": "image.seen" });
   const whole = make("img", { alt: "", class: "whole" });
-  const given = make("figure", {}, whole, make("figcaption", { say: "image.given" }));
-  const figures = make("div", { class: "figures", hidden: true }, given,
-    make("figure", {}, seen, make("figcaption", { say: [channels === 1 ? "image.grey" : "image.colour", { height, width }] })));
-  const zone = dropping({ accept: "image/*", kind: "image", told: "image.choose", hint: "drop.image", take: (file) => asUrl(file).then(show) });
-  const drawn = channels === 1 && Math.max(height, width) <= DRAWN && pad(height, width, (made) => show(made));
-  const made = frame(field, () => [make("div", { class: "giving" }, zone.node, drawn), figures], { group: true });
+  const original = make("figure", {}, whole, make("figcaption", { text: "image.given" }));
+  const figures = make("div", { class: "figures", hidden: true }, original,
+    make("figure", {}, reduced, make("figcaption", { text: [channels === 1 ? "image.grey" : "image.colour", { height, width }] })));
+  const zone = dropZone({ accept: "image/*", kind: "image", label: "image.choose", hint: "drop.image", take: (file) => readAsDataUrl(file).then(show) });
+  const drawing = channels === 1 && Math.max(height, width) <= DRAWN && pad(height, width, (parts) => show(parts));
+  const parts = fieldFrame(field, () => [make("div", { class: "giving" }, zone.node, drawing), figures], { group: true });
 
   async function show(chosen, quietly = false) {
     const image = new Image();
@@ -25,20 +25,20 @@ export function picture(field, changed) {
     try {
       await image.decode();
     } catch {
-      made.complain(["image.broken", {}]);
+      parts.complain(["image.broken", {}]);
       return;
     }
-    made.complain(null);
+    parts.complain(null);
     url = chosen;
     whole.src = chosen;
     whole.classList.toggle("small", image.naturalWidth < 100);
-    given.hidden = image.naturalWidth === width && image.naturalHeight === height; // it is what the model sees
-    reduce(image, seen, channels);
+    original.hidden = image.naturalWidth === width && image.naturalHeight === height; // it is what the model sees
+    reduce(image, reduced, channels);
     figures.hidden = false;
     if (!quietly) changed(true);
   }
   return {
-    ...made,
+    ...parts,
     value: () => url ?? undefined,
     fill(value) {
       if (value) return show(value, true);
@@ -49,7 +49,7 @@ export function picture(field, changed) {
   };
 }
 
-/** Draw an image as the model is given it: both sides fitted, grey where it sees no colour, white where there is nothing. */
+/** Draw an image as the model sees it: resized, grey where the model has one channel, white where the image is transparent. */
 function reduce(image, canvas, channels) {
   const brush = canvas.getContext("2d");
   brush.imageSmoothingQuality = "high";
@@ -60,9 +60,9 @@ function reduce(image, canvas, channels) {
   canvas.dataset.shown = "";
 }
 
-/** A pad to draw on in white on black, as written characters are in most data. Choosing a file does the same for a keyboard. */
+/** A pad to draw on, white on black as written characters are in most data. A user of the keyboard can choose a file instead. */
 function pad(height, width, take) {
-  const canvas = make("canvas", { class: "pad", width: PAD, height: Math.round((PAD * height) / width), role: "img", "say:aria-label": "image.pad" });
+  const canvas = make("canvas", { class: "pad", width: PAD, height: Math.round((PAD * height) / width), role: "img", "text:aria-label": "image.pad" });
   const brush = canvas.getContext("2d");
   let drawing = false;
   function wipe() {
@@ -94,5 +94,5 @@ function pad(height, width, take) {
     });
   }
   wipe();
-  return make("div", { class: "drawing" }, canvas, make("div", {}, make("span", { class: "hint", say: "image.draw" }), " ", button("image.wipe", wipe, { class: "quiet" })));
+  return make("div", { class: "drawing" }, canvas, make("div", {}, make("span", { class: "hint", text: "image.draw" }), " ", button("image.wipe", wipe, { class: "quiet" })));
 }

@@ -1,35 +1,35 @@
-// The control of a recording: a sound file that is dropped, pasted or chosen, to be heard before it is asked about.
+// The control of a recording: a sound file that is dropped, pasted or chosen, and can be played.
 import { make } from "./elements.js";
-import { asUrl, dropping } from "./files.js";
-import { frame } from "./frame.js";
+import { readAsDataUrl, dropZone } from "./drop_zone.js";
+import { fieldFrame } from "./field_frame.js";
 
 /** The control of an audio field. */
-export function recording(field, changed) {
+export function audioControl(field, changed) {
   let url = null;
-  let heard = null;
+  let objectUrl = null;
   const name = make("figcaption", {});
-  const player = make("audio", { controls: true, "say:aria-label": "audio.player" });
+  const player = make("audio", { controls: true, "text:aria-label": "audio.player" });
   const figure = make("figure", { hidden: true }, player, name);
-  const zone = dropping({
-    accept: "audio/*,.wav,.flac,.ogg,.mp3", kind: "audio", told: "audio.choose", hint: "drop.audio",
+  const zone = dropZone({
+    accept: "audio/*,.wav,.flac,.ogg,.mp3", kind: "audio", label: "audio.choose", hint: "drop.audio",
     take: async (file) => {
-      show(await asUrl(file), file, file.name);
+      show(await readAsDataUrl(file), file, file.name);
       changed(true);
     },
   });
-  const made = frame(field, () => [make("div", { class: "giving" }, zone.node), figure], { group: true, hint: ["audio.rate", { rate: field.rate }] });
+  const parts = fieldFrame(field, () => [make("div", { class: "giving" }, zone.node), figure], { group: true, hint: ["audio.rate", { rate: field.rate }] });
 
-  function show(given, blob, title) {
-    made.complain(null);
-    url = given;
-    if (heard) URL.revokeObjectURL(heard);
-    heard = URL.createObjectURL(blob);
-    player.src = heard;
+  function show(dataUrl, blob, title) {
+    parts.complain(null);
+    url = dataUrl;
+    if (objectUrl) URL.revokeObjectURL(objectUrl);
+    objectUrl = URL.createObjectURL(blob);
+    player.src = objectUrl;
     name.textContent = title;
     figure.hidden = false;
   }
   return {
-    ...made,
+    ...parts,
     value: () => url ?? undefined,
     fill(value) {
       if (value) show(value, bytesOf(value), "");

@@ -1,25 +1,25 @@
-// Models that write text: a conversation, or a text that is gone on with; streamed, to be stopped, with the controls of sampling.
-import { failure } from "./answers.js";
-import { Refused, stream } from "./asking.js";
-import { button, make, tell, unique } from "./elements.js";
+// Models that write text: a conversation, or a text that is continued. Streamed, can be stopped, with the options of sampling.
+import { errorMessage } from "./answers.js";
+import { RequestError, streamEvents } from "./requests.js";
+import { button, make, setText, uniqueId } from "./elements.js";
 
 const USUAL = 256; // tokens
 
-/** The controls of sampling: {node, options()} as the server calls them; what is left as it is is not sent. */
+/** The controls of sampling: {node, options()}, named as the server names them; empty ones are not sent. */
 function sampling(model) {
   const most = Math.min(model.max_tokens ?? 4096, 4096);
   const first = ["temperature", "max_tokens"];
   const controls = {
     temperature: slider("temperature", { min: 0, max: 2, step: 0.05, value: 0.8 }),
     top_p: slider("top_p", { min: 0.05, max: 1, step: 0.05, value: 1 }),
-    top_k: entry("top_k", { min: 0, max: 100000, placeholder: "0" }),
-    max_tokens: entry("max_tokens", { min: 1, max: most, value: Math.min(USUAL, most) }),
+    top_k: numberInput("top_k", { min: 0, max: 100000, placeholder: "0" }),
+    max_tokens: numberInput("max_tokens", { min: 1, max: most, value: Math.min(USUAL, most) }),
     repetition_penalty: slider("repetition_penalty", { min: 1, max: 2, step: 0.05, value: 1 }),
-    seed: entry("seed", { min: 0, placeholder: "–" }),
+    seed: numberInput("seed", { min: 0, placeholder: "–" }),
   };
   return {
     node: make("div", { class: "sampling" }, first.map((name) => controls[name].node),
-      make("details", { class: "more" }, make("summary", { say: "sampling.more" }), make("div", { class: "sampling" }, Object.keys(controls).filter((name) => !first.includes(name)).map((name) => controls[name].node)))),
+      make("details", { class: "more" }, make("summary", { text: "sampling.more" }), make("div", { class: "sampling" }, Object.keys(controls).filter((name) => !first.includes(name)).map((name) => controls[name].node)))),
     options() {
       const found = {};
       for (const [name, each] of Object.entries(controls)) if (each.value() !== null) found[name] = each.value();
@@ -28,24 +28,24 @@ function sampling(model) {
     complain(refused) {
       for (const each of Object.values(controls)) each.complain(null);
       const at = controls[refused?.field];
-      at?.complain(() => refused.words());
+      at?.complain(() => refused.text());
       at?.node.closest("details.more")?.setAttribute("open", "");
       return Boolean(at);
     },
   };
 }
 
-function around(name, input, beside) {
+function labelled(name, input, beside) {
   const wrong = make("p", { id: `${input.id}-wrong`, class: "wrong", hidden: true });
   input.setAttribute("aria-describedby", `${input.id}-hint ${input.id}-wrong`);
   const node = make("div", { class: "field" },
-    make("label", { for: input.id }, make("span", { say: `sampling.${name}` }), beside), input,
-    make("p", { id: `${input.id}-hint`, class: "hint", say: `sampling.${name}.hint` }), wrong);
+    make("label", { for: input.id }, make("span", { text: `sampling.${name}` }), beside), input,
+    make("p", { id: `${input.id}-hint`, class: "hint", text: `sampling.${name}.hint` }), wrong);
   return {
     node,
     complain(words) {
       wrong.hidden = !words;
-      if (words) tell(wrong, [words, {}]);
+      if (words) setText(wrong, [words, {}]);
       input.toggleAttribute("aria-invalid", false);
       if (words) input.setAttribute("aria-invalid", "true");
     },
@@ -53,27 +53,27 @@ function around(name, input, beside) {
 }
 
 function slider(name, how) {
-  const input = make("input", { id: unique(name), type: "range", ...how });
+  const input = make("input", { id: uniqueId(name), type: "range", ...how });
   const shown = make("output", { for: input.id }, String(how.value));
   input.addEventListener("input", () => (shown.textContent = String(Number(input.value))));
-  return { ...around(name, input, shown), value: () => Number(input.value) };
+  return { ...labelled(name, input, shown), value: () => Number(input.value) };
 }
 
-function entry(name, how) {
-  const input = make("input", { id: unique(name), type: "text", inputmode: "numeric", autocomplete: "off", ...how });
-  return { ...around(name, input, null), value: () => (input.value.trim() === "" ? null : /^-?\d+$/.test(input.value.trim()) ? Number(input.value) : input.value) };
+function numberInput(name, how) {
+  const input = make("input", { id: uniqueId(name), type: "text", inputmode: "numeric", autocomplete: "off", ...how });
+  return { ...labelled(name, input, null), value: () => (input.value.trim() === "" ? null : /^-?\d+$/.test(input.value.trim()) ? Number(input.value) : input.value) };
 }
 
-/** One text as it comes, into `node`; tells how it went below it. Returns the text, however it ended. */
-async function write(path, body, node, state, signal) {
+/** Write one text into `node` as it comes, and its statistics into `state`. Returns the text, however it ended. */
+async function writeText(path, body, node, state, signal) {
   const began = performance.now();
   let text = "", ended = "stopped", tokens = 0, refused = null;
   node.setAttribute("aria-busy", "true");
   state.textContent = "";
   try {
-    for await (const told of stream(path, { ...body, stream: true, stream_options: { include_usage: true } }, signal)) {
+    for await (const event of streamEvents(path, { ...body, stream: true, stream_options: { include_usage: true } }, signal)) {
       if (signal.aborted) break;
-      const choice = told.choices?.[0];
+      const choice = event.choices?.[0];
       const piece = choice?.delta?.content ?? choice?.text ?? "";
       if (piece) {
         text += piece;
@@ -81,49 +81,49 @@ async function write(path, body, node, state, signal) {
         node.closest(".scrolls")?.scrollTo({ top: 1e9 });
       }
       ended = choice?.finish_reason ?? ended;
-      tokens = told.usage?.completion_tokens ?? tokens;
+      tokens = event.usage?.completion_tokens ?? tokens;
     }
   } catch (error) {
-    if (error instanceof Refused) refused = error;
+    if (error instanceof RequestError) refused = error;
     else if (error.name !== "AbortError") throw error;
   }
   node.setAttribute("aria-busy", "false");
   if (signal.aborted) ended = "stopped";
   const seconds = (performance.now() - began) / 1000;
-  if (!refused) tell(state, ["writing.told", { ended, tokens, rate: tokens / Math.max(seconds, 0.001) }]);
+  if (!refused) setText(state, ["writing.told", { ended, tokens, rate: tokens / Math.max(seconds, 0.001) }]);
   return { text, refused };
 }
 
-/** The place where a model of texts is asked. */
-export function writing(model) {
+/** The form of a model that writes text. */
+export function generationForm(model) {
   const controls = sampling(model);
-  const told = make("details", { class: "fold controls", open: matchMedia("(min-width: 60rem)").matches },
-    make("summary", {}, make("h2", { say: "sampling.title" })), make("div", { class: "inside" }, controls.node));
+  const controlsNode = make("details", { class: "fold controls", open: matchMedia("(min-width: 60rem)").matches },
+    make("summary", {}, make("h2", { text: "sampling.title" })), make("div", { class: "inside" }, controls.node));
   const main = model.chat ? conversation(model, controls) : continuation(model, controls);
-  return make("div", { class: "desk writing" }, main, told);
+  return make("div", { class: "layout writing" }, main, controlsNode);
 }
 
-/** The button that sends and, while a text is written, stops. `go(signal)` does the work. */
-function goOrStop(told, go) {
+/** A button that sends and, while a text is written, stops. `go(signal)` does the work. */
+function goOrStop(label, go) {
   let running = null;
-  const node = button(told, async () => {
+  const node = button(label, async () => {
     if (running) return running.abort();
     running = new AbortController();
-    tell(node, "writing.stop");
+    setText(node, "writing.stop");
     node.classList.add("stop");
     try {
       await go(running.signal);
     } finally {
       running = null;
-      tell(node, told);
+      setText(node, label);
       node.classList.remove("stop");
     }
   }, { class: "primary" });
   return { node, busy: () => running !== null, stop: () => running?.abort() };
 }
 
-/** Enter sends, Shift+Enter makes a line; not while an input method is composing. */
-function sendsAtEnter(input, send) {
+/** Enter sends, Shift+Enter adds a line; not while an input method is composing. */
+function sendOnEnter(input, send) {
   input.addEventListener("keydown", (event) => {
     if (event.key !== "Enter" || event.shiftKey || event.isComposing || event.keyCode === 229) return;
     event.preventDefault();
@@ -133,15 +133,15 @@ function sendsAtEnter(input, send) {
 
 function conversation(model, controls) {
   let messages = [];
-  const log = make("div", { class: "log scrolls", role: "log", tabindex: 0, "aria-live": "polite", "say:aria-label": "chat.log" });
-  const empty = make("p", { class: "empty", say: ["chat.empty", { context: model.context }] });
-  const id = unique("message");
-  const input = make("textarea", { id, rows: 2, "say:placeholder": "chat.placeholder" });
+  const log = make("div", { class: "log scrolls", role: "log", tabindex: 0, "aria-live": "polite", "text:aria-label": "chat.log" });
+  const empty = make("p", { class: "empty", text: ["chat.empty", { context: model.context }] });
+  const id = uniqueId("message");
+  const input = make("textarea", { id, rows: 2, "text:placeholder": "chat.placeholder" });
   const wrong = make("div", { role: "alert" });
   const turn = (role, text = "") => {
     const said = make("div", { class: "words" }, text);
     const state = make("p", { class: "hint" });
-    const node = make("article", { class: `turn ${role}` }, make("h3", { class: "hidden", say: `chat.${role}` }), said, state);
+    const node = make("article", { class: `turn ${role}` }, make("h3", { class: "hidden", text: `chat.${role}` }), said, state);
     log.append(node);
     log.scrollTo({ top: log.scrollHeight });
     return { node, said, state };
@@ -149,8 +149,8 @@ function conversation(model, controls) {
   async function ask(signal) {
     wrong.replaceChildren();
     const { node, said, state } = turn("assistant");
-    const { text, refused } = await write("v1/chat/completions", { model: model.id, messages, ...controls.options() }, said, state, signal);
-    if (!controls.complain(refused) && refused) wrong.replaceChildren(failure(refused));
+    const { text, refused } = await writeText("v1/chat/completions", { model: model.id, messages, ...controls.options() }, said, state, signal);
+    if (!controls.complain(refused) && refused) wrong.replaceChildren(errorMessage(refused));
     if (refused && !text) node.remove();
     else messages.push({ role: "assistant", content: text });
     again.node.hidden = false;
@@ -159,7 +159,7 @@ function conversation(model, controls) {
     const text = input.value.trim();
     if (!text) return input.focus();
     empty.remove();
-    if (messages.at(-1)?.role === "user") messages.pop(); // it was refused
+    if (messages.at(-1)?.role === "user") messages.pop(); // the last message was refused
     messages.push({ role: "user", content: text });
     turn("user", text);
     input.value = "";
@@ -185,28 +185,28 @@ function conversation(model, controls) {
     input.focus();
   }, { class: "quiet" });
   log.append(empty);
-  sendsAtEnter(input, go.node);
-  return make("section", { class: "card chat", "say:aria-label": "chat.title" }, log, wrong,
-    make("div", { class: "composer" }, make("label", { for: id, class: "hidden", say: "chat.message" }), input, go.node),
-    make("div", { class: "actions" }, again.node, anew, make("span", { class: "hint keys", say: "chat.keys" })));
+  sendOnEnter(input, go.node);
+  return make("section", { class: "card chat", "text:aria-label": "chat.title" }, log, wrong,
+    make("div", { class: "composer" }, make("label", { for: id, class: "hidden", text: "chat.message" }), input, go.node),
+    make("div", { class: "actions" }, again.node, anew, make("span", { class: "hint keys", text: "chat.keys" })));
 }
 
 function continuation(model, controls) {
-  const id = unique("text");
-  const input = make("textarea", { id, rows: 6, class: "manuscript", "say:placeholder": "text.placeholder" });
+  const id = uniqueId("text");
+  const input = make("textarea", { id, rows: 6, class: "manuscript", "text:placeholder": "text.placeholder" });
   const begun = make("span", { class: "begun" });
   const said = make("span", { class: "written" });
   const state = make("p", { class: "hint" });
   const wrong = make("div", { role: "alert" });
-  const paper = make("div", { class: "paper scrolls", hidden: true, tabindex: 0, role: "region", "aria-live": "polite", "say:aria-label": "text.title" }, begun, said);
+  const paper = make("div", { class: "paper scrolls", hidden: true, tabindex: 0, role: "region", "aria-live": "polite", "text:aria-label": "text.title" }, begun, said);
   let text = "";
   async function go(prompt, signal) {
     wrong.replaceChildren();
     begun.textContent = prompt;
     said.textContent = "";
     paper.hidden = false;
-    const made = await write("v1/completions", { model: model.id, prompt, ...controls.options() }, said, state, signal);
-    if (!controls.complain(made.refused) && made.refused) wrong.replaceChildren(failure(made.refused));
+    const made = await writeText("v1/completions", { model: model.id, prompt, ...controls.options() }, said, state, signal);
+    if (!controls.complain(made.refused) && made.refused) wrong.replaceChildren(errorMessage(made.refused));
     text = prompt + made.text;
     further.node.hidden = Boolean(made.refused) && !made.text;
   }
@@ -217,7 +217,7 @@ function continuation(model, controls) {
   input.addEventListener("keydown", (event) => {
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) begin.node.click();
   });
-  return make("section", { class: "card text", "say:aria-label": "text.title" },
-    make("div", { class: "field" }, make("label", { for: id, say: "text.label" }), input, make("p", { class: "hint", say: ["text.hint", { context: model.context }] })),
-    make("div", { class: "actions" }, begin.node, further.node, make("span", { class: "hint keys", say: "form.keys" })), wrong, paper, state);
+  return make("section", { class: "card text", "text:aria-label": "text.title" },
+    make("div", { class: "field" }, make("label", { for: id, text: "text.label" }), input, make("p", { class: "hint", text: ["text.hint", { context: model.context }] })),
+    make("div", { class: "actions" }, begin.node, further.node, make("span", { class: "hint keys", text: "form.keys" })), wrong, paper, state);
 }

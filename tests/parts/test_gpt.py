@@ -138,7 +138,7 @@ def test_what_is_no_text_is_refused():
             {"words": InputSpec("tokens", (12, 2), cardinalities=(9, 5))},
             OutputSpec(9, per="token"),
         )
-    with pytest.raises(PartError, match="the next of the 23 codes"):
+    with pytest.raises(PartError, match="the next of the 23 tokens"):
         registry.build_model(part, TEXT, OutputSpec(7, per="token"))
 
 

@@ -72,7 +72,7 @@ class ModelFacts:
 
 
 def weights_of(options: Options) -> str | None:
-    """The option `weights`: an artifact or run to start from; None where unset or no such option."""
+    """The option `weights`: an artifact or run to start from; None if unset or no such option."""
     return options.weights if isinstance(options, WeightsOption) else None
 
 

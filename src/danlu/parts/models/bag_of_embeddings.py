@@ -84,9 +84,13 @@ def build(config: Config, inputs: Mapping[str, InputSpec], output: OutputSpec) -
 
     def text_branch(spec: InputSpec) -> tuple[nn.Module, int]:
         words = WordEmbedding(
-            spec.cardinalities, spec.names, config.embedding, letter_size=config.letter_embedding,
-            filters=config.letter_filters, unknown=config.unknown,
-        )  # fmt: skip
+            spec.cardinalities,
+            spec.names,
+            config.embedding,
+            letter_size=config.letter_embedding,
+            filters=config.letter_filters,
+            unknown=config.unknown,
+        )
         bag = BagOfWords(words, config.longest, config.buckets, config.pooling, config.dropout)
         return bag, bag.width
 

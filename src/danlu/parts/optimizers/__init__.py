@@ -3,7 +3,8 @@
 A part offers
   Config       its options, a danlu.recipe.Options with a `learning_rate`
   build(config, groups) -> torch.optim.Optimizer
-  initial, update, UPDATE, DECAY, SPARES_TABLES, initial_of_table, ELEMENTWISE, FULL_BATCH (optional)
+  initial, update, UPDATE, DECAY, SPARES_TABLES, initial_of_table, ELEMENTWISE, FULL_BATCH
+               (optional)
                see danlu.parts.optimizers._base.OptimizerFacts, which says what each is
 
 `groups` is a list of parameter groups: dicts with "params" and optionally "weight_decay" and

@@ -1,7 +1,7 @@
-"""How a delimited text is written: delimiter, quote, the rows of the table, and its header; found in the text, and told.
+"""The dialect of a delimited text, detected: delimiter, quote, the rows of the table, its header.
 
-The delimiter is the candidate under which most records have one number of fields. Lines above the
-table (titles, comments) and notes below it are left out only where they cannot be rows; a row that
+The delimiter is the candidate for which most records have the same number of fields. Lines above
+the table (titles, comments) and notes below it are skipped only if they cannot be rows; a row that
 is merely too short or too long is never dropped: it is an error."""
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from danlu.errors import DataError
 from danlu.parts.sources import _csv_records as records
 from danlu.parts.sources._csv_records import Records, row_and_line
 
-_SAMPLE = 2**18  # bytes that are looked at to find the delimiter
+_SAMPLE = 2**18  # bytes that are examined to find the delimiter
 _CANDIDATES = ("\t", ",", ";", "|")
 _NAMES = {
     ",": "commas",
@@ -30,15 +30,15 @@ _NAMES = {
 }
 _NUMBER = re.compile(r"[-+−]?(\d[\d.,' ]*|[.,]\d+)([eE][-+]?\d+)?%?$")
 _DATE = re.compile(r"\d{1,4}[-/.年]\d{1,2}[-/.月]\d{1,4}日?([T ].*)?$")
-_DECLARED = re.compile(rb"sep=(.)\r?\n")  # what Excel writes above a table
-_MOST_ABOVE = 50  # records that may stand above a table
-_MOST_BELOW = 20  # and below it
-_LOOKED_AT = 200  # rows that are looked at to tell a header
+_DECLARED = re.compile(rb"sep=(.)\r?\n")  # the first line of a file from Excel
+_MOST_ABOVE = 50  # most records above a table
+_MOST_BELOW = 20  # most records below it
+_LOOKED_AT = 200  # rows that are examined to recognise a header
 
 
 @dataclass(frozen=True)
 class DialectOptions:
-    """What the recipe says; None (or "auto") where it is to be found."""
+    """What the recipe sets; None (or "auto") for what is to be detected."""
 
     delimiter: str = "auto"
     quote: str = "auto"
@@ -48,19 +48,19 @@ class DialectOptions:
     skip_rows: int | None = None
     skip_end: int | None = None
     missing: Sequence[str] = ("",)
-    column_names: frozenset[str] = (
-        frozenset()
-    )  # names of columns the recipe or a trained model speaks of: a row that holds one is the header
+    # names of columns in the recipe or a trained model: a first row with one of them is the header
+    column_names: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Where the table stands in a text.
+    """The position of the table in a text.
 
     rows       int64 (N,), the records that are its rows
     names      its columns
-    cells      the cells of every record, where they were read one by one (quotes that are not regular), else None
-    notices    what was found and what was left out, in plain sentences
+    cells      the cells of every record, if irregular quotes made reading one by one necessary;
+               else None
+    notices    what was detected and what was skipped, as sentences
     """
 
     content: bytes
@@ -106,13 +106,13 @@ def _summary(name: str, delimiter: str, names: list[str], notices: list[str]) ->
     return f"{name}: {separated}{'; ' if listing else ''}{listing}."
 
 
-# --- delimiter and quote --------------------------------------------------------------------------------------------------
+# --- delimiter and quote
 
 
 def _separated(
     content: bytes, name: str, options: DialectOptions, suffix: str, notices: list[str]
 ) -> tuple[bytes, str]:
-    """The text, and the delimiter where recipe or text say which."""
+    """(the text, the delimiter that the recipe or its first line sets, else "")."""
     declared = _DECLARED.match(content[:8])
     if declared and options.delimiter == "auto" and options.skip_rows is None:
         notices.append("the first line declares the delimiter")
@@ -124,13 +124,14 @@ def _separated(
 
 
 def _tabbed(content: bytes, name: str) -> bytes:
-    """The text with its runs of spaces and tabs as one tab, and none at the ends of lines."""
+    """The text with each run of spaces and tabs as one tab, and none at either end of lines."""
     if b'"' in content:
         line = content[: content.index(b'"')].count(b"\n") + 1
         raise DataError(
-            "a quote in a text whose fields are separated by spaces.", where=f"{name} row {line:,}",
+            "a quote in a text whose fields are separated by spaces.",
+            where=f"{name} row {line:,}",
             hint="name the delimiter as data.source.delimiter",
-        )  # fmt: skip
+        )
     content = re.sub(rb"(?m)^[ \t]+|[ \t]+(?=\r?$)", b"", content)
     return re.sub(rb"[ \t]+", b"\t", content)
 
@@ -141,7 +142,7 @@ def _quote(content: bytes, option: str) -> str:
     if b'"' in content or b"'" not in content:
         return '"'
     sample = content[:_SAMPLE]
-    for delimiter in _CANDIDATES:  # 'single quotes' where they always stand around whole fields
+    for delimiter in _CANDIDATES:  # 'single quotes' if they are always around whole fields
         scanned = records.scan(sample, delimiter, "'")
         if scanned.regular and not scanned.open_line and scanned.fields.max(initial=1) > 1:
             return "'"
@@ -149,8 +150,8 @@ def _quote(content: bytes, option: str) -> str:
 
 
 def _delimiter(content: bytes, quote: str, suffix: str) -> str:
-    """The delimiter under which the most records agree; " " for runs of spaces, "" where there is
-    one column."""
+    """The delimiter for which most records have the same number of fields; " " for runs of spaces,
+    "" for a single column."""
     sample = (
         content
         if len(content) <= _SAMPLE
@@ -167,8 +168,8 @@ def _delimiter(content: bytes, quote: str, suffix: str) -> str:
             width, agreeing = several.most_common(1)[0]
         if width > 1:
             cells = [cell for row in _cells(sample, delimiter, quote, _LOOKED_AT) for cell in row]
-            # that the header agrees too tells "6,10;b;12,19" below "v;c;y": both marks give every
-            # row three fields, of as many numbers
+            # Whether the header agrees too decides for "6,10;b;12,19" below "v;c;y": both
+            # delimiters give every row three fields with equally many numbers.
             scores.append(
                 (
                     round(agreeing / len(counts), 1),
@@ -192,7 +193,7 @@ def _delimiter(content: bytes, quote: str, suffix: str) -> str:
 
 
 def _counts(sample: bytes, delimiter: str, quote: str) -> list[int]:
-    """The fields of each record of a sample that is not blank."""
+    """The number of fields of each record of a sample, without blank ones."""
     scanned = records.scan(sample, delimiter, quote)
     if scanned.regular:
         filled = scanned.ends > scanned.starts
@@ -227,8 +228,8 @@ def _plain_share(cells: list[str]) -> float:
 
 
 def _refuse_commas(content: bytes, name: str, quote: str) -> None:
-    """One column was found; a record that holds commas may be two cells or one text, and that is
-    not guessed."""
+    """DataError if a single column was detected and a record holds commas: they may separate cells
+    or be part of a text."""
     scanned = records.scan(content, ",", quote)
     several = np.flatnonzero(scanned.fields > 1)
     if len(several) and scanned.regular:
@@ -236,8 +237,9 @@ def _refuse_commas(content: bytes, name: str, quote: str) -> None:
         raise DataError(
             f"the row has {scanned.fields[row]} fields separated by commas, and most rows have 1.",
             where=f"{name} {row_and_line(row + 1, int(scanned.lines[row]))}",
-            hint="mend the row, or set data.source.delimiter to none if the file is one column of text",
-        )  # fmt: skip
+            hint="mend the row, or set data.source.delimiter to none if the file is one column "
+            "of text",
+        )
 
 
 def _records(
@@ -248,7 +250,7 @@ def _records(
     name: str,
     notices: list[str],
 ) -> tuple[Records, list[list[str]] | None, str]:
-    """(structure, cells where they had to be read one by one, the quote that is in force)."""
+    """(structure, cells if they had to be read one by one, the quote in effect)."""
     scanned = records.scan(content, delimiter, quote)
     if scanned.regular and not scanned.open_line and not options.escape:
         return scanned, None, quote
@@ -259,9 +261,8 @@ def _records(
             raise
         plain = records.scan(content, delimiter, "")
         filled = plain.fields[plain.ends > plain.starts]
-        if (
-            len(filled) and (filled == filled[0]).all() and filled[0] > 1
-        ):  # tabs fit everywhere: quotes are characters like others
+        # with tabs all records have the same number of fields: quotes are ordinary characters
+        if len(filled) and (filled == filled[0]).all() and filled[0] > 1:
             notices.append("quotes are plain characters")
             return plain, None, ""
         raise
@@ -281,16 +282,23 @@ def _one_by_one(
     return Records(arrays[0], arrays[1], arrays[2], arrays[3], regular=False, open_line=0), cells
 
 
-# --- the table in the text ------------------------------------------------------------------------------------------------
+# --- the table in the text
 
 
 class _Table:
     """The rows of one text: which records are rows, and which of them is the header."""
 
     def __init__(
-        self, content: bytes, scanned: Records, cells: list[list[str]] | None, delimiter: str, quote: str, options: DialectOptions, name: str,
+        self,
+        content: bytes,
+        scanned: Records,
+        cells: list[list[str]] | None,
+        delimiter: str,
+        quote: str,
+        options: DialectOptions,
+        name: str,
         notices: list[str],
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.content = content
         self.scanned = scanned
         self.read = cells
@@ -323,7 +331,7 @@ class _Table:
         return sum(bool(cell) for cell in self.cells(record))
 
     def rows(self) -> np.ndarray:
-        """The records of the table, its header among them; each has self.width fields."""
+        """The records of the table, including its header; each has self.width fields."""
         blank = self.blank()
         kept = np.flatnonzero(~blank)
         kept = self.without_skipped(kept)
@@ -340,7 +348,7 @@ class _Table:
         return kept
 
     def blank(self) -> np.ndarray:
-        """Records of nothing, or of spaces only."""
+        """Which records are empty or hold only spaces, bool (records,)."""
         lengths = self.scanned.ends - self.scanned.starts
         blank = lengths == 0
         for record in (
@@ -367,9 +375,8 @@ class _Table:
             else np.zeros(0, np.uint8)
         )
         marked = first == ord(mark)
-        if (
-            self.options.comment is None
-        ):  # found, not asked: only where it has not the fields of a row
+        # a detected comment must not have the number of fields of a row
+        if self.options.comment is None:
             common = Counter(self.scanned.fields[kept].tolist()).most_common(1)
             marked &= self.scanned.fields[kept] != (common[0][0] if common else 0)
         if marked.any():
@@ -392,8 +399,8 @@ class _Table:
         return widest[0] if widest else counts.most_common(1)[0][0]
 
     def without_title(self, kept: np.ndarray) -> np.ndarray:
-        """Lines above the table: at most half as many fields as a row has, or one filled cell of
-        three and more."""
+        """Without lines above the table: those with at most half the fields of a row, or with only
+        the first of three or more cells filled."""
         if self.options.skip_rows is not None or self.width < 2:
             return kept
         above = 0
@@ -416,7 +423,8 @@ class _Table:
         return kept
 
     def without_notes(self, kept: np.ndarray, blank: np.ndarray) -> np.ndarray:
-        """Notes below the table: one filled cell each, after a blank or empty record."""
+        """Without notes below the table: records with one filled cell, after a blank or empty
+        record."""
         if self.options.skip_end is not None or self.width < 2:
             return kept
         below = 0
@@ -432,7 +440,8 @@ class _Table:
         return kept[:-below]
 
     def without_empty(self, kept: np.ndarray, blank: np.ndarray) -> np.ndarray:
-        """Records whose cells are all empty, and blank ones between rows, are left out and told."""
+        """Without records whose cells are all empty; these and blank ones between rows are
+        noted."""
         lengths = (self.scanned.ends - self.scanned.starts)[kept]
         empty = (
             (self.scanned.fields[kept] == self.width)
@@ -467,20 +476,25 @@ class _Table:
         count = f"; {len(ragged):,} such rows" if len(ragged) > 1 else ""
         hint = "mend the row"
         if record == kept[0]:
-            hint = "set data.source.skip_rows if it is no row, or name the columns as data.source.header"
+            hint = (
+                "set data.source.skip_rows if it is no row, or name the columns as "
+                "data.source.header"
+            )
         elif record == kept[-1]:
             hint = (
                 "mend the row (is the file cut off?), or set data.source.skip_end if it is no row"
             )
         raise DataError(
-            f"the row has {fields:,} field{'s' if fields > 1 else ''}, and {len(kept) - len(ragged):,} of {len(kept):,} rows have {self.width:,}{count}.",
-            where=self.at(record), hint=hint,
-        )  # fmt: skip
+            f"the row has {fields:,} field{'s' if fields > 1 else ''}, and "
+            f"{len(kept) - len(ragged):,} of {len(kept):,} rows have {self.width:,}{count}.",
+            where=self.at(record),
+            hint=hint,
+        )
 
     # the header
 
     def header(self, kept: np.ndarray) -> tuple[list[str], np.ndarray]:
-        """(names of the columns, the rows below the header)."""
+        """(names of the columns, the rows without the header)."""
         option = self.options.header
         if isinstance(option, list):
             return self.given_names(option, kept)
@@ -493,13 +507,13 @@ class _Table:
             return self.names_of(first, int(kept[0])), self.without_repeats(kept)
         if option == "auto":
             self.notices.append(
-                "no header was found, so the columns are named column_1 and so on (name them as data.source.header)"
+                "no header was found, so the columns are named column_1 and so on (name them as "
+                "data.source.header)"
             )
         return [f"column_{number}" for number in range(1, self.width + 1)], kept
 
     def without_repeats(self, kept: np.ndarray) -> np.ndarray:
-        """The rows below the header, without those that repeat it (tables put together from several
-        files)."""
+        """The rows below the header, without those that repeat it (in concatenated files)."""
         lengths = (self.scanned.ends - self.scanned.starts)[kept]
         text = self.content[self.scanned.starts[kept[0]] : self.scanned.ends[kept[0]]]
         alike = [
@@ -510,7 +524,8 @@ class _Table:
         if not alike:
             return kept[1:]
         self.notices.append(
-            f"{_lines(len(alike))} repeating the header left out (the first: row {int(alike[0]) + 1:,})"
+            f"{_lines(len(alike))} repeating the header left out (the first: row "
+            f"{int(alike[0]) + 1:,})"
         )
         return np.setdiff1d(kept[1:], alike)
 
@@ -530,9 +545,11 @@ class _Table:
     def given_names(self, names: list[str], kept: np.ndarray) -> tuple[list[str], np.ndarray]:
         if len(names) != self.width:
             raise DataError(
-                f"the row has {self.width:,} fields, and data.source.header names {len(names):,} columns.", where=self.at(int(kept[0])),
+                f"the row has {self.width:,} fields, and data.source.header names {len(names):,} "
+                "columns.",
+                where=self.at(int(kept[0])),
                 hint="name every column",
-            )  # fmt: skip
+            )
         if self.cells(int(kept[0])) == [name.strip() for name in names]:
             self.notices.append(
                 "the first row repeats the names of data.source.header and is left out"
@@ -541,10 +558,10 @@ class _Table:
         return list(names), kept
 
     def is_header(self, first: list[str], kept: np.ndarray) -> bool:
-        """Whether the first row names the columns, by what stands below it."""
+        """Whether the first row is a header, judged by comparing it with the rows below it."""
         rows = [self.cells(int(record)) for record in kept[1 : 1 + _LOOKED_AT]]
         if not rows or self.options.column_names & set(first):
-            return True  # of one row alone header() makes an error
+            return True  # header() raises an error if this is the only row
         others = [row for row in rows if row != first]  # a header may be repeated further down
         rows = others if 2 * len(others) >= len(rows) else rows
         if self.many_unnamed(first):
@@ -568,10 +585,11 @@ class _Table:
             elif name in distinct:
                 below += 1
             elif len(filled) >= 5 and 2 * len(distinct) <= len(filled):
-                above += 1  # few values that repeat, and this is none of them
+                above += 1  # few distinct values, and the name is none of them
         if above == below and not below:
             self.notices.append(
-                "row 1 is taken for the header, though nothing in the rows decides it (data.source.header: false if it is a row)"
+                "row 1 is taken for the header, though nothing in the rows decides it "
+                "(data.source.header: false if it is a row)"
             )
             return len(set(first)) == len(first)
         return above > below or (above == below == outside) or _in_steps(first, rows)
@@ -583,9 +601,12 @@ class _Table:
     def no_header(self, first: list[str], record: int) -> DataError:
         unnamed = sum(not cell for cell in first)
         return DataError(
-            f"the first row fills only {self.width - unnamed} of {self.width} fields, so it cannot be the header.",
-            where=self.at(record), hint="set data.source.skip_rows to the lines above the header, or data.source.header to a list of names",
-        )  # fmt: skip
+            f"the first row fills only {self.width - unnamed} of {self.width} fields, so it "
+            "cannot be the header.",
+            where=self.at(record),
+            hint="set data.source.skip_rows to the lines above the header, or "
+            "data.source.header to a list of names",
+        )
 
     def names_of(self, cells: list[str], record: int) -> list[str]:
         if self.many_unnamed(cells):
@@ -600,9 +621,12 @@ class _Table:
         for number, name in enumerate(names):
             if name in names[:number]:
                 raise DataError(
-                    f"the columns {names.index(name) + 1} and {number + 1} are both called {name!r}.", where=self.at(record),
-                    hint="rename one, or set data.source.header to a list of names and data.source.skip_rows to the lines above the rows",
-                )  # fmt: skip
+                    f"the columns {names.index(name) + 1} and {number + 1} are both called "
+                    f"{name!r}.",
+                    where=self.at(record),
+                    hint="rename one, or set data.source.header to a list of names and "
+                    "data.source.skip_rows to the lines above the rows",
+                )
         return names
 
 
@@ -615,7 +639,7 @@ def _is_plain(cell: str) -> bool:
 
 
 def _is_outside(cell: str, others: list[str]) -> bool:
-    """Whether a number (a year over counts, say) is smaller or larger than all others."""
+    """Whether a number (a year above counts, say) is outside the range of the others."""
     try:
         number, numbers = float(cell), [float(other) for other in others]
     except ValueError:
@@ -624,8 +648,8 @@ def _is_outside(cell: str, others: list[str]) -> bool:
 
 
 def _in_steps(first: list[str], rows: list[list[str]]) -> bool:
-    """Whether the numbers of a first row are names in equal steps (1990, 2000, 2010), which the row
-    below does not continue."""
+    """Whether the numbers of a first row are names in equal steps (1990, 2000, 2010), and those of
+    the second row are not."""
 
     def steps(cells: list[str]) -> set[int]:
         whole = [

@@ -1,9 +1,9 @@
-"""The records of a delimited text: where each begins and ends, how many fields it has, and its cells.
+"""The records of a delimited text: where each begins and ends, its number of fields, its cells.
 
-`scan` finds the structure of a whole text with array operations and proves, or disproves, that
-every quote stands where RFC 4180 puts it (around a whole field, doubled inside). A regular text is
-then cut into columns by pyarrow, and the result is held against the structure found here;
-everything else goes field by field through `fields`, which refuses what has no single meaning."""
+`scan` finds the structure of a whole text with array operations, and checks that every quote is
+where RFC 4180 allows it (around a whole field, doubled inside). pyarrow then cuts such a regular
+text into columns, and the result is compared with the structure found here. Every other text is
+read field by field by `fields`, which refuses what is ambiguous."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ _LF, _CR, _SPACE, _TAB = 10, 13, 32, 9
 class Records:
     """The structure of a delimited text of R records, blank ones included.
 
-    starts, ends   int64 (R,), bytes from and up to which a record stands, without the end of its line
-    fields         int64 (R,), how many fields it has
-    lines          int64 (R,), the 1-based line it begins on (a quoted field may hold line ends)
-    regular        whether quotes stand around whole fields only
+    starts, ends   int64 (R,), first byte of each record, and the byte after its last one
+    fields         int64 (R,), number of fields
+    lines          int64 (R,), 1-based line on which it begins (a quoted field may hold line ends)
+    regular        whether quotes are only around whole fields
     open_line      the line of a quote that is never closed, or 0
     """
 
@@ -46,8 +46,12 @@ class Records:
 
 
 def scan(content: bytes, delimiter: str, quote: str) -> Records:
-    """The structure of a text; `delimiter` "" means one field a record, `quote` "" means that no
-    character quotes."""
+    """The structure of a text; `delimiter` "" means one field per record, `quote` "" means that
+    there is no quote character.
+
+    >>> scan(b"a;b\\n1;2\\n", ";", '"').fields
+    array([2, 2])
+    """
     data = np.frombuffer(content, dtype=np.uint8)
     classes = np.zeros(256, dtype=np.uint8)
     classes[[_LF, _CR]] = 1
@@ -85,15 +89,14 @@ def scan(content: bytes, delimiter: str, quote: str) -> Records:
 
 
 def _ends_line(data: np.ndarray, at: np.ndarray) -> np.ndarray:
-    """Of the line-end characters at `at`, which end a line: every LF, and a CR that no LF
+    """Which of the line-end characters at `at` end a line: every LF, and a CR that no LF
     follows."""
     following = data[np.minimum(at + 1, len(data) - 1)]
     return (data[at] == _LF) | (following != _LF) | (at + 1 == len(data))
 
 
 def _regular(data: np.ndarray, at: np.ndarray, opening: np.ndarray, classes: np.ndarray) -> bool:
-    """Whether every opening quote begins a field and every closing one ends it (or is one of a
-    doubled pair)."""
+    """Whether every opening quote begins a field, and every closing one ends it or is doubled."""
     before = classes[data[at[opening] - 1]]
     before[at[opening] == 0] = 1
     closing = at[~opening]
@@ -133,7 +136,7 @@ def _assemble(
     return Records(starts, ends, fields, lines, regular, open_line)
 
 
-# --- field by field -------------------------------------------------------------------------------------------------------
+# --- field by field
 
 
 def fields(
@@ -141,9 +144,9 @@ def fields(
 ) -> Iterator[tuple[int, int, int, list[str]]]:
     """(start, end, line, cells) of each record of a text whose quotes are not regular.
 
-    Spaces around a quoted field are not part of it; a quote inside a field that does not begin with
-    one is a character like others. DataError for text after a closing quote and for a quote that is
-    never closed."""
+    Spaces around a quoted field are not part of it; a quote inside an unquoted field is an ordinary
+    character. DataError for text after a closing quote, and for a quote that is never closed.
+    """
     text = content.decode("utf-8")
     pattern = _patterns(delimiter, quote, escape)
     position, line, number = 0, 1, 0
@@ -215,10 +218,12 @@ def _bad_quote(
     field: int,
 ) -> DataError:
     after = match.end()
-    closing = re.compile(
-        rf"[^{re.escape(quote)}]*(?:{re.escape(quote) * 2}[^{re.escape(quote)}]*)*{re.escape(quote)}"
-    ).match(text, after)
-    hint = "double the quotes inside a quoted field, or set data.source.quote to none where quotes are plain characters"
+    mark = re.escape(quote)
+    closing = re.compile(rf"[^{mark}]*(?:{mark * 2}[^{mark}]*)*{mark}").match(text, after)
+    hint = (
+        "double the quotes inside a quoted field, or set data.source.quote to none where "
+        "quotes are plain characters"
+    )
     where = f"{name} {row_and_line(number, line)}"
     if closing is None:
         return DataError(
@@ -226,22 +231,27 @@ def _bad_quote(
         )
     shown = text[closing.end() : closing.end() + 20].split("\n")[0].strip()
     return DataError(
-        f"after the closing quote of field {field} stands {shown!r}, where the field must end.",
+        f"the closing quote of field {field} is followed by {shown!r}, and the field must end "
+        "there.",
         where=where,
         hint=hint,
     )
 
 
 def row_and_line(number: int, line: int) -> str:
-    """'row 12', or 'row 12 (line 17)' where quoted line ends make them differ."""
+    """'row 12', or with the line where quoted line ends make them differ.
+
+    >>> row_and_line(12, 17)
+    'row 12 (line 17)'
+    """
     return f"row {number:,}" if number == line else f"row {number:,} (line {line:,})"
 
 
 def table(
     content: bytes, records: Records, kept: np.ndarray, width: int, delimiter: str, quote: str
 ) -> list[pa.ChunkedArray] | None:
-    """The cells of the records `kept` (int64, ascending) of a regular text, one string array a
-    column; None where pyarrow disagrees."""
+    """The cells of the records `kept` (int64, ascending) of a regular text, one string array per
+    column; None where pyarrow finds another structure."""
     import pyarrow as pa
     from pyarrow import csv
 
@@ -257,13 +267,21 @@ def table(
     try:
         read = csv.read_csv(
             pa.py_buffer(piece),
-            read_options=csv.ReadOptions(column_names=names, block_size=max(2**20, 2 * longest + 1024)),
-            parse_options=csv.ParseOptions(
-                delimiter=delimiter or "\x1f", quote_char=quote or False, double_quote=bool(quote), escape_char=False,
-                newlines_in_values=spread, ignore_empty_lines=False,
+            read_options=csv.ReadOptions(
+                column_names=names, block_size=max(2**20, 2 * longest + 1024)
             ),
-            convert_options=csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=False),
-        )  # fmt: skip
+            parse_options=csv.ParseOptions(
+                delimiter=delimiter or "\x1f",
+                quote_char=quote or False,
+                double_quote=bool(quote),
+                escape_char=False,
+                newlines_in_values=spread,
+                ignore_empty_lines=False,
+            ),
+            convert_options=csv.ConvertOptions(
+                column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=False
+            ),
+        )
     except (pa.ArrowInvalid, pa.ArrowKeyError):
         return None
     if read.num_rows != len(kept) or read.num_columns != width:
@@ -272,7 +290,7 @@ def table(
 
 
 def _joined(content: bytes, records: Records, kept: np.ndarray) -> bytes | memoryview:
-    """The bytes of the records kept, without copying where they stand together."""
+    """The bytes of the kept records, without a copy where they are adjacent."""
     if not len(kept):
         return b""
     view = memoryview(content)

@@ -1,4 +1,7 @@
-"""Rows of named values, block after block, as columns: strings laid out on disk, so that memory does not limit a corpus of texts."""
+"""Rows of named values, collected as columns block by block; strings are kept on disk.
+
+Memory therefore does not limit a corpus of texts.
+"""
 
 from __future__ import annotations
 
@@ -24,11 +27,12 @@ _SAMPLED, _SAMPLED_BYTES = (
 
 
 class LongRows:
-    """Columns in the making. A column of strings alone is spooled to disk; one of other values is
-    held as they are.
+    """Collects columns. A column that holds only strings is spooled to disk; other values stay in
+    memory.
 
-    `unused` names columns that nothing is learnt from: such a one is left out where a value of it
-    is nested."""
+    `unused` names columns that the recipe does not use: such a column is dropped if it holds a
+    nested value.
+    """
 
     def __init__(self, unused: frozenset[str] = frozenset()) -> None:
         self.unused = unused
@@ -37,8 +41,7 @@ class LongRows:
         self.count = 0
 
     def add(self, rows: Sequence[Mapping[str, Any]], where: Callable[[int], str]) -> None:
-        """Add rows; `where` names one of them by its place in `rows`. DataError for an object
-        within a row."""
+        """Add rows; `where(i)` names rows[i] in messages. DataError for an object within a row."""
         named = dict.fromkeys([*self.columns, *(key for row in rows for key in row)])
         for name in named:
             if name not in self.left_out:
@@ -66,7 +69,7 @@ class LongRows:
             column += values
 
     def finish(self) -> dict[str, pa.Array | list[Any]]:
-        """The values by column: arrays of large_string (a blank one is empty), or lists."""
+        """The values by column: arrays of large_string (a blank value is empty), or lists."""
         return {
             name: values.array() if isinstance(values, _Strings) else values
             for name, values in self.columns.items()
@@ -74,15 +77,16 @@ class LongRows:
 
 
 def nested(name: str, where: str) -> DataError:
-    """The error for an object that stands where a single value is needed."""
+    """The error for an object where a single value is needed."""
     return DataError(
-        "an object within the object is no single value.", where=f"{where}, column {name}",
+        "an object within the object is no single value.",
+        where=f"{where}, column {name}",
         hint=f"set data.columns.{name}.use to false, or give its parts keys of their own",
-    )  # fmt: skip
+    )
 
 
 class _Strings:
-    """A column of strings in the making, the first `absent` of them missing."""
+    """Collects a column of strings, of which the first `absent` are missing."""
 
     def __init__(self, absent: int) -> None:
         self.values, self.sizes, self.there = (
@@ -117,7 +121,7 @@ class _Strings:
         )
 
     def array(self) -> pa.Array:
-        """All of them; the spools are empty afterwards."""
+        """All strings; the spools are empty afterwards."""
         import pyarrow as pa
 
         sizes, there, values = self.sizes.finish(), self.there.finish(), self.values.finish()
@@ -136,9 +140,9 @@ def column_of(
     where: Callable[[int], str],
     notices: list[str],
 ) -> Column:
-    """The typed column of what LongRows gives, or several of them one after another.
+    """The typed column of values from LongRows (of several files, concatenated).
 
-    Where the first rows tell that strings are text, they stay on disk.
+    Strings stay on disk where the first rows show that they are text.
     """
     import pyarrow as pa
 
@@ -159,7 +163,7 @@ def column_of(
 
 
 def _text(column: Column, chunks: Sequence[pa.Array], by_sample: bool) -> Column:
-    """The text column of arrays of large_string; one of them is not copied."""
+    """The text column of arrays of large_string; a single array is not copied."""
     reason = f"{column.reason} (of the first rows)" if by_sample else column.reason
     parts = [
         (_offsets(chunk), np.frombuffer(chunk.buffers()[2] or b"", dtype=np.uint8))

@@ -1,12 +1,15 @@
-"""A folder of recordings: classes by sub-folder, by parts of the file names, or texts and labels from a table beside them.
+"""A folder of recordings, with labels from sub-folders, from file names, or from a table.
 
-    words/yes/1.wav                          sub-folders are the column "label" (a level train, val, test above them is the split)
-    digits/7_jackson_32.wav                  names: "{digit}_{speaker}_{index}" gives a column for each word in braces
-    speech/metadata.csv, speech/a/1.flac     table: metadata.csv, whose column `file` names the recordings, gives all its other columns
+    words/yes/1.wav             sub-folders become the column "label"; a level train, val, test
+                                above them gives the split
+    digits/7_jackson_32.wav     names: "{digit}_{speaker}_{index}" gives one column per word in
+                                braces
+    speech/metadata.csv,        table: metadata.csv gives its columns; its column `file` names the
+    speech/a/1.flac             recordings
 
 Columns: "audio" (16-bit samples of one channel, at one rate) and those above. Rows are sorted by
-path, or in the order of the table. WAV is read by Python itself; FLAC, OGG and MP3 need the extra
-danlu[audio]. Recordings of another rate are resampled."""
+path, or follow the order of the table. WAV is read without a further library; FLAC, OGG and MP3
+need the extra danlu[audio]. Recordings with another sampling rate are resampled."""
 
 from __future__ import annotations
 
@@ -26,32 +29,33 @@ from danlu.reading.inference import infer_column
 from danlu.recipe import ColumnOptions, Options, Part
 from danlu.terms import Column, Table
 
-SUFFIXES = audio_files.SUFFIXES  # a single recording, to be answered
-_TOGETHER = 64  # files read by the threads at a time
+SUFFIXES = audio_files.SUFFIXES  # a single recording, for prediction
+_TOGETHER = 64  # files that the threads read per round
 
 
 class Config(Options):
-    """Which folder, the rate, and where classes and texts come from."""
+    """The folder, the sampling rate, and where labels and texts come from."""
 
     path: str = Field(
-        description="The folder of the recordings (or one recording, to be answered)."
+        description="The folder of the recordings (or a single recording, for prediction)."
     )
     rate: int | None = Field(
         default=None,
         ge=1_000,
         le=384_000,
-        description="Samples a second that all are brought to; null: the commonest of the files.",
+        description="Sampling rate in Hz to which all are resampled; null: the most frequent one.",
     )
     names: str | None = Field(
         default=None,
-        description='How file names are made, without their ending: "{digit}_{speaker}_{index}"; each word is a column.',
+        description="The pattern of file names without their ending: "
+        '"{digit}_{speaker}_{index}"; each word is a column.',
     )
     table: str | None = Field(
         default=None,
-        description="A table in the folder (CSV, JSON Lines, Parquet) with a row a recording.",
+        description="A table in the folder (CSV, JSON Lines, Parquet) with one row per recording.",
     )
     file: str = Field(
-        default="file", description="The table's column of the files, below the folder."
+        default="file", description="The table's column with the paths of files below the folder."
     )
 
     @field_validator("names")
@@ -63,7 +67,8 @@ class Config(Options):
                 raise ValueError("must hold words in braces, each once and none of them audio")
             if re.search(r"\}\{", value):
                 raise ValueError(
-                    "must hold something between two words in braces, else nobody knows where one ends"
+                    "must hold something between two words in braces, else it is unknown where "
+                    "one ends"
                 )
         return value
 
@@ -90,8 +95,7 @@ def files(config: Config) -> list[Path]:
 
 
 def _has_table(config: Config) -> bool:
-    """Whether a table stands beside the recordings; none does beside a single one that is to be
-    answered."""
+    """Whether the folder holds a table; a single recording for prediction has none."""
     return config.table is not None and not Path(config.path).is_file()
 
 
@@ -111,7 +115,7 @@ def build(config: Config, columns: Mapping[str, ColumnOptions]) -> Table:
         and root.is_file()
         and not _expression(config.names).fullmatch(root.stem)
     ):
-        pass  # a single recording to be answered: nothing else is known of it
+        pass  # a single recording for prediction has no other columns
     elif config.names is not None:
         columns_read |= _by_names(config.names, [path.stem for path in inside], names, columns)
     else:
@@ -134,14 +138,14 @@ def build(config: Config, columns: Mapping[str, ColumnOptions]) -> Table:
 def _by_names(
     pattern: str, stems: Sequence[str], names: Sequence[str], columns: Mapping[str, ColumnOptions]
 ) -> dict[str, Column]:
-    """A column for each word in braces of the pattern."""
+    """One column per word in braces of the pattern."""
     reader = _expression(pattern)
     fields: list[dict[str, str]] = []
     for stem, name in zip(stems, names):
         match = reader.fullmatch(stem)
         if match is None:
             raise DataError(
-                f"the name is not made as {pattern!r} says.",
+                f"the name does not match the pattern {pattern!r}.",
                 where=name,
                 hint="change data.source.names, or the file",
             )
@@ -156,7 +160,7 @@ def _by_names(
 
 
 def _expression(pattern: str) -> re.Pattern[str]:
-    """What reads the words of a pattern in braces from a name."""
+    """The regular expression that reads the words in braces from a name."""
     pieces = re.split(r"\{(\w+)\}", pattern)
     return re.compile(
         "".join(
@@ -176,7 +180,7 @@ def _by_table(config: Config, root: Path, columns: Mapping[str, ColumnOptions]) 
             where=path,
             hint="name a CSV, JSON Lines or Parquet file",
         )
-    # the column of files is read as text whatever it looks like: 007 is a name
+    # the column of paths is read as text whatever it looks like: 007 is a name
     wanted = {**columns, config.file: ColumnOptions(kind="text")}
     table = registry.build_source(
         Part(name, registry.config("sources", name).model_validate({"path": path})), wanted
@@ -230,12 +234,11 @@ def _beside(root: Path, cell: str | None, where: str, column: str) -> Path:
 def _recordings(
     paths: Sequence[Path], names: Sequence[str], rate: int | None
 ) -> tuple[Column, list[str]]:
-    """(the column of all recordings at one rate, what was decided)."""
+    """(the column of all recordings at one rate, notices)."""
     pieces: list[tuple[np.ndarray, int]] = []
     with ThreadPoolExecutor() as pool:
-        for start in range(
-            0, len(paths), _TOGETHER
-        ):  # a mistake in the first files is told before the last are read
+        # in rounds: an error in the first files is raised before the last are read
+        for start in range(0, len(paths), _TOGETHER):
             pieces += pool.map(
                 audio_files.read_audio,
                 paths[start : start + _TOGETHER],

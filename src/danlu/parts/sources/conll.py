@@ -1,8 +1,9 @@
-"""Column files (CoNLL): one word a line with its labels beside it, an empty line between sentences.
+"""Column files (CoNLL): one word with its labels per line, an empty line between sentences.
 
-A row of the table is a sentence, and every column a sequence over its words. Columns stand between spaces or tabs. Lines that begin with
--DOCSTART- are no words. In a .conllu file the ten columns have their names (form, lemma, upos, ...), lines that begin with # are comments,
-and words that are only parts or joinings of others (numbered 3-4 or 5.1) are left out.
+A row of the table is a sentence, and every column a sequence over its words. Columns are separated
+by spaces or tabs. Lines that begin with -DOCSTART- are skipped. In a .conllu file the ten columns
+have their standard names (form, lemma, upos, ...), lines that begin with # are comments, and
+multi-word tokens and empty nodes (numbered 3-4 or 5.1) are skipped.
 """
 
 from __future__ import annotations
@@ -28,10 +29,11 @@ _BOUNDARY = "-DOCSTART-"
 
 
 class Config(Options):
-    """Which files, and how their lines are laid out."""
+    """The files, and the format of their lines."""
 
     path: str | list[str] = Field(
-        description="A file, a folder of .conll files, a pattern (corpus/*.conll), or a list of them."
+        description="A file, a folder of .conll files, a pattern (corpus/*.conll), or a list of "
+        "them."
     )
     validation: str | list[str] | None = Field(
         default=None, description="Files whose sentences are the validation split."
@@ -42,11 +44,13 @@ class Config(Options):
     columns: list[str] | None = Field(
         default=None,
         min_length=1,
-        description="Names of the columns, in their order; null: word, column_2, ..., tag (those of CoNLL-U for .conllu).",
+        description="Names of the columns, in their order; null: word, column_2, ..., tag "
+        "(those of CoNLL-U for .conllu).",
     )
     separator: Literal["auto", "space", "tab"] = Field(
         default="auto",
-        description="What stands between columns; auto: tabs where the first line holds one, else white space.",
+        description="What separates columns; auto: tabs if the first line holds one, else white "
+        "space.",
     )
     comments: bool | Literal["auto"] = Field(
         default="auto",
@@ -67,7 +71,7 @@ def _by_split(config: Config) -> list[tuple[int, list[Path]]]:
 
 
 def build(config: Config, columns: Mapping[str, ColumnOptions]) -> Table:
-    """The table of all files, one below the other; see danlu.sources."""
+    """The table of all files in their order."""
     splits = _by_split(config)
     paths = [path for _, inside in splits for path in inside]
     names = disk.display_names(paths)
@@ -135,11 +139,12 @@ def _header(width: int, conllu: bool) -> tuple[str, ...]:
 def _read(
     config: Config, text: str, name: str, conllu: bool, header: Sequence[str]
 ) -> tuple[list[list[str]], np.ndarray]:
-    """(the cells of every word, the number of words of each sentence). DataError naming the line
-    that has more or fewer columns.
+    """(the cells of every word, the number of words per sentence). DataError naming a line with
+    more or fewer columns.
 
-    All lines of a file have as many columns as its first, and that may be fewer than `header`
-    names: a file to answer holds no tags."""
+    All lines of a file have as many columns as its first. These may be fewer than `header` names: a
+    file for prediction has no tags.
+    """
     lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
     comments = conllu if config.comments == "auto" else config.comments
     tab = config.separator == "tab" or (
@@ -147,7 +152,7 @@ def _read(
     )
     rows: list[list[str]] = []
     sizes: list[int] = []
-    begun = 0  # words read before this sentence
+    begun = 0  # words before this sentence
     width = 0
     for number, line in enumerate(lines, 1):
         if not line or line.isspace():
@@ -185,7 +190,8 @@ def _another_width(cells: Sequence[str], width: int, where: str, tab: bool) -> D
     shown = " ".join(cells)
     between = "tabs" if tab else "white space"
     return DataError(
-        f"{shown[:60]!r} has {len(cells)} column{'s' * (len(cells) != 1)} between {between}, not {width}.",
+        f"{shown[:60]!r} has {len(cells)} column{'s' * (len(cells) != 1)} between {between}, not "
+        f"{width}.",
         where=where,
         hint="mend the line, or set data.source.separator (tab, space) or data.source.columns",
     )
@@ -203,6 +209,7 @@ def _refuse_other_kinds(
     for name, options in columns.items():
         if name in header and options.kind not in (None, "sequence"):
             raise DataError(
-                f"the column holds a word a line, so it is a sequence, not {options.kind}.", where=f"{where}, column {name}",
+                f"the column holds one word per line, so it is a sequence, not {options.kind}.",
+                where=f"{where}, column {name}",
                 hint=f"leave data.columns.{name}.kind out",
-            )  # fmt: skip
+            )

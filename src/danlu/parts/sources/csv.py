@@ -1,12 +1,13 @@
-"""Tables in delimited text: CSV, TSV and their relatives, plain or gzip.
+"""Tables in delimited text: CSV, TSV and similar formats, plain or gzip.
 
-Encoding, delimiter, quote, header, decimal mark, lines above and below the table are found in the
-file and told; each can be set. What has no single meaning is refused with row and line: rows of
-unequal length, quotes that do not close, two columns of one name. Row numbers in messages count the
-file's rows from 1, the header and lines left out included, as a spreadsheet does.
+Encoding, delimiter, quote, header, decimal mark, and lines above and below the table are detected
+and reported in a notice; each can be set. Ambiguous files are refused with row and line: rows of
+unequal length, quotes that do not close, two columns with the same name. Row numbers in messages
+count the file's rows from 1, including the header and skipped lines, as a spreadsheet does.
 
-Records are found by RFC 4180 (https://www.rfc-editor.org/rfc/rfc4180); spaces around a quoted field
-are allowed beyond it."""
+Records follow RFC 4180 (https://www.rfc-editor.org/rfc/rfc4180); in addition, spaces around a
+quoted field are allowed.
+"""
 
 from __future__ import annotations
 
@@ -35,13 +36,13 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _TABLES = (".csv", ".tsv", ".data", ".csv.gz", ".tsv.gz", ".data.gz")
-_WORKBOOKS = (".xlsx", ".xls", ".ods")  # claimed so that the remedy can be named
+_WORKBOOKS = (".xlsx", ".xls", ".ods")  # claimed so that the error can name the remedy
 SUFFIXES = (*_TABLES, *_WORKBOOKS)
 NAMES_IMAGES = True
 
 
 class Config(Options):
-    """Which files, and what is known of how they are written."""
+    """The files, and their format; what is "auto" or null is detected."""
 
     path: str | list[str] = Field(
         description="A file, a folder of files, a pattern (data/*.csv), or a list of them."
@@ -54,48 +55,49 @@ class Config(Options):
     )
     delimiter: str = Field(
         default="auto",
-        description="What stands between fields: one character, tab, whitespace (runs of spaces), none, or auto.",
+        description="What separates fields: one character, tab, whitespace (runs of spaces), "
+        "none, or auto.",
     )
     encoding: charsets.Encoding = Field(
         default="auto", description="The character encoding (utf-8, gb18030, cp1252, ...), or auto."
     )
     header: bool | Literal["auto"] | list[str] = Field(
         default="auto",
-        description="Whether the first row names the columns, or the names themselves where it does not.",
+        description="Whether the first row names the columns, or a list of names.",
     )
     decimal: Literal["auto", ".", ","] = Field(
-        default="auto", description="The decimal mark; auto: by column, then by file."
+        default="auto", description="The decimal mark; auto: detected per column, then per file."
     )
     quote: str = Field(
         default="auto",
-        description="What stands around a field that holds delimiters: one character, none, or auto.",
+        description="The quote around fields that hold delimiters: one character, none, or auto.",
     )
     escape: str = Field(
         default="",
         max_length=1,
-        description="A character that takes the meaning from the next one, as \\ does.",
+        description="A character that escapes the next one, such as \\.",
     )
     comment: str | None = Field(
         default=None,
         min_length=1,
         max_length=1,
-        description="Lines beginning with it are left out; null: # where it begins no row.",
+        description="Lines beginning with it are skipped; null: # unless rows begin with it.",
     )
     skip_rows: int | None = Field(
-        default=None, ge=0, description="Lines above the header to leave out; null: found."
+        default=None, ge=0, description="Lines above the header to skip; null: detected."
     )
     skip_end: int | None = Field(
         default=None,
         ge=0,
-        description="Lines at the end to leave out; null: notes after a blank line.",
+        description="Lines at the end to skip; null: notes after a blank line.",
     )
     missing: list[str] = Field(
         default=list(MISSING_MARKS),
-        description="What stands for a missing value, beside the empty cell.",
+        description="Texts that mean a missing value, besides the empty cell.",
     )
     trim: dict[str, str] = Field(
         default={},
-        description="An ending to cut off a column's values, by its name: {income: '.'}.",
+        description="A suffix to remove from a column's values, by its name: {income: '.'}.",
     )
 
     @field_validator("delimiter")
@@ -140,7 +142,7 @@ def _by_split(config: Config) -> list[tuple[int, list[Path]]]:
 
 
 def build(config: Config, columns: Mapping[str, ColumnOptions]) -> Table:
-    """The table of all files, one below the other; see danlu.sources."""
+    """The table of all files in their order."""
 
     def make(
         joined: Mapping[str, Any], where: Callable[[int], str], notices: list[str]
@@ -196,7 +198,7 @@ def _columns(
 
 
 def _agreed(joined: Mapping[str, pa.ChunkedArray]) -> str | None:
-    """The decimal mark that every column which shows one agrees on."""
+    """The decimal mark of all columns that show one; None where they differ or none does."""
     marks = {
         decimal_mark(values.slice(0, 10_000).combine_chunks()) for values in joined.values()
     } - {None}
@@ -204,7 +206,7 @@ def _agreed(joined: Mapping[str, pa.ChunkedArray]) -> str | None:
 
 
 def _together(notices: list[str]) -> list[str]:
-    """Assumptions that several columns share, told once."""
+    """The notices, with an assumption that several columns share stated once."""
     shared = [sentence for sentence in notices if "Nothing in the column decides it" in sentence]
     if len(shared) < 3:
         return notices
@@ -213,8 +215,8 @@ def _together(notices: list[str]) -> list[str]:
 
 
 def _endings(table: Table) -> list[str]:
-    """Where the names of a column end in a point in one file and without it in another (as
-    adult.test's do): what to set."""
+    """What to set where categories end with a point in one file and without one in another, as in
+    adult.test."""
     notices = []
     for name, column in table.columns.items() if table.split is not None else ():
         plain = set(column.categories)
@@ -226,13 +228,14 @@ def _endings(table: Table) -> list[str]:
         if pointed and len(pointed) * 2 == len(plain):
             row = int(np.flatnonzero(column.values == column.categories.index(pointed[0]))[0])
             notices.append(
-                f"column {name}: {table.where(row)} holds {pointed[0]!r} where other files hold {pointed[0][:-1]!r}; "
+                f"column {name}: {table.where(row)} holds {pointed[0]!r} where other files hold "
+                f"{pointed[0][:-1]!r}; "
                 f"set data.source.trim to {{{name}: '.'}} to make them one."
             )
     return notices
 
 
-# --- one file -------------------------------------------------------------------------------------------------------------
+# --- one file
 
 
 def _read(path: Path, name: str, config: Config, column_names: frozenset[str]) -> FileContent:
@@ -249,9 +252,16 @@ def _read(path: Path, name: str, config: Config, column_names: frozenset[str]) -
             hint="check the file",
         )
     options = dialect.DialectOptions(
-        delimiter=config.delimiter, quote=config.quote, escape=config.escape, header=config.header, comment=config.comment,
-        skip_rows=config.skip_rows, skip_end=config.skip_end, missing=("", *config.missing), column_names=column_names,
-    )  # fmt: skip
+        delimiter=config.delimiter,
+        quote=config.quote,
+        escape=config.escape,
+        header=config.header,
+        comment=config.comment,
+        skip_rows=config.skip_rows,
+        skip_end=config.skip_end,
+        missing=("", *config.missing),
+        column_names=column_names,
+    )
     layout = dialect.find_layout(
         text.content, name, options, "".join(path.suffixes[-2:]).lower().removesuffix(".gz")
     )
@@ -281,7 +291,8 @@ def _read(path: Path, name: str, config: Config, column_names: frozenset[str]) -
 
 
 def _drop_unnamed(named: dict[str, pa.ChunkedArray], notices: list[str], name: str) -> None:
-    """A last column without name and without value is the delimiter at the end of every row."""
+    """Drop a last column without name or values: it comes from a delimiter at the end of each
+    row."""
     last = list(named)[-1]
     called = any(f"column {len(named)} has no name" in notice for notice in notices)
     if (
@@ -329,6 +340,7 @@ def _refuse_nul(content: bytes, name: str) -> None:
     if at >= 0:
         line = content.count(b"\n", 0, at) + 1
         raise DataError(
-            f"byte {at + 1:,} is NUL, which no text holds.", where=f"{name} row {line:,}",
+            f"byte {at + 1:,} is NUL, which is not part of any text.",
+            where=f"{name} row {line:,}",
             hint="is it a binary file, or in an encoding to be named as data.source.encoding?",
-        )  # fmt: skip
+        )

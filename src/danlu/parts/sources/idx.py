@@ -1,13 +1,14 @@
-"""Images in IDX files, plain or gzip: the form MNIST and Fashion-MNIST come in.
+"""Images in IDX files, plain or gzip: the format of MNIST and Fashion-MNIST.
 
 Columns: "image" (uint8, height, width, 1 or 3) and, where there are label files, "label" (category
-"0", "1", ...). A folder with the usual names (train-images-idx3-ubyte, t10k-labels-idx1-ubyte, ...;
-.gz or not) gives its training and test files; other names are given one by one. Rows of the test
-files are the test split.
+"0", "1", ...). A folder with MNIST's file names (train-images-idx3-ubyte, t10k-labels-idx1-ubyte,
+...; with or without .gz) gives training and test files; other files are named one by one. Rows of
+the test files are the test split.
 
 An IDX file is two zero bytes, the type (0x08: uint8), the number of dimensions, each dimension as a
-big-endian int32, and the values (http://yann.lecun.com/exdb/mnist). What a header declares must be
-exactly what follows; nothing is allocated on its word."""
+big-endian int32, and the values (http://yann.lecun.com/exdb/mnist). The size that a header declares
+must be exactly that of the data; nothing is allocated before that is checked.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +35,7 @@ _USUAL = {
 
 
 class Config(Options):
-    """A folder with the usual names, or the files one by one."""
+    """A folder with MNIST's file names, or the files one by one."""
 
     path: str | None = Field(
         default=None,
@@ -42,7 +43,7 @@ class Config(Options):
     )
     images: str | None = Field(
         default=None,
-        description="The file of the images (of the training images, where test_images is given).",
+        description="The file of the images (of the training images, if test_images is set).",
     )
     labels: str | None = Field(default=None, description="The file of their labels.")
     test_images: str | None = Field(
@@ -64,7 +65,7 @@ class Config(Options):
 
 
 def claims(folder: Path) -> bool:
-    """Whether a folder holds files under the usual names."""
+    """Whether a folder holds files with MNIST's names."""
     return any(
         (folder / f"{name}{ending}").is_file()
         for name in _USUAL["images"]
@@ -78,7 +79,7 @@ def files(config: Config) -> list[Path]:
 
 
 def _files(config: Config) -> dict[str, Path]:
-    """Role (images, labels, test_images, test_labels) to file."""
+    """The file of each role (images, labels, test_images, test_labels)."""
     if config.path is None:
         option = {role: getattr(config, role) for role in _USUAL}
         return {role: Path(name) for role, name in option.items() if name}
@@ -117,7 +118,7 @@ def _files(config: Config) -> dict[str, Path]:
 
 
 def build(config: Config, columns: Mapping[str, ColumnOptions]) -> Table:
-    """The table of images and labels; see danlu.sources."""
+    """The table of images and labels."""
     paths = _files(config)
     parts = [("images", "labels"), ("test_images", "test_labels")]
     parts = [pair for pair in parts if pair[0] in paths]
@@ -154,7 +155,7 @@ def build(config: Config, columns: Mapping[str, ColumnOptions]) -> Table:
 def _stacked(arrays: list[np.ndarray]) -> np.ndarray:
     return np.concatenate(
         arrays
-    )  # a copy of a single one too: arrays over a file's bytes cannot be written
+    )  # a copy even of a single array: one over a file's bytes is read-only
 
 
 def _images(path: Path) -> np.ndarray:
@@ -169,9 +170,11 @@ def _images(path: Path) -> np.ndarray:
     ):
         shape = "x".join(map(str, array.shape))
         raise DataError(
-            f"it holds {array.dtype} values of the shape {shape}, not uint8 images (count x height x width).", where=path.name,
+            f"it holds {array.dtype} values of the shape {shape}, not uint8 images (count x "
+            "height x width).",
+            where=path.name,
             hint="name the file of the images as data.source.images",
-        )  # fmt: skip
+        )
     return array
 
 
@@ -180,7 +183,7 @@ def _labels(path: Path, count: int) -> np.ndarray:
     if array.ndim != 1 or array.dtype.kind not in "iu":
         shape = "x".join(map(str, array.shape))
         raise DataError(
-            f"it holds {array.dtype} values of the shape {shape}, not one whole number an image.",
+            f"it holds {array.dtype} values of the shape {shape}, not one whole number per image.",
             where=path.name,
         )
     if len(array) != count:
@@ -216,13 +219,14 @@ def _read(path: Path) -> np.ndarray:
     shape = [int(size) for size in np.frombuffer(content, dtype=">u4", count=count, offset=4)]
     dtype = np.dtype(_TYPES[content[2]])
     declared = dtype.itemsize
-    for size in shape:  # Python's integers: no product overflows
+    for size in shape:  # Python integers, whose product cannot overflow
         declared *= size
     data_size = len(content) - start
     if declared != data_size:
         shape_text = "x".join(map(str, shape))
         raise DataError(
-            f"the header declares {shape_text} values ({declared:,} bytes), and {data_size:,} bytes follow.",
+            f"the header declares {shape_text} values ({declared:,} bytes), and {data_size:,} "
+            "bytes follow.",
             where=where,
             hint=hint,
         )

@@ -1,12 +1,14 @@
-"""A folder of images with one sub-folder a class, and perhaps a level train, validation (val), test above it.
+"""A folder of images with one sub-folder per class, optionally below train, validation and test.
 
-    flowers/daisy/1.jpg            or   flowers/train/daisy/1.jpg, flowers/val/daisy/9.jpg, flowers/test/rose/3.jpg
+    flowers/daisy/1.jpg
+    flowers/train/daisy/1.jpg, flowers/val/daisy/9.jpg, flowers/test/rose/3.jpg
 
-Columns: "image" (uint8, height, width, channels) and "label" (category: the sub-folder). Images
-that stand in the folder itself, as those to be predicted do, have no label. Rows are sorted by
-path; what a message calls them is their path below the folder. Images in folders train, validation,
-val or test are that split. Every image must have one size, or `size` resizes all of them. Formats
-and what is refused: see danlu/parts/tasks/_numpy_generation.py."""
+Columns: "image" (uint8, height, width, channels) and "label" (category: the sub-folder). Images in
+the folder itself, such as those to predict, have no label. Rows are sorted by path; messages name
+them by their path below the folder. Images in folders train, validation, val or test belong to that
+split. All images must have the same size, unless `size` resizes them. For formats and limits see
+danlu/reading/image_files.py.
+"""
 
 from __future__ import annotations
 
@@ -27,16 +29,17 @@ from danlu.recipe import ColumnOptions, Options
 from danlu.terms import Column, Table
 
 SUFFIXES = FORMATS  # a single image, to predict it
-IN_MEMORY = 2**30  # bytes of pixels held in memory while they are decoded
+IN_MEMORY = 2**30  # most bytes of decoded pixels in memory; more go to a temporary file
 
 
 class Config(Options):
-    """Which folder, and the size its images get."""
+    """The folder, and the size of its images."""
 
-    path: str = Field(description="The folder of the images (or one image, to predict it).")
+    path: str = Field(description="The folder of the images (or a single image, for prediction).")
     size: int | list[int] | None = Field(
         default=None,
-        description="Height and width in pixels, one number for both; null: the images' own, which must be equal.",
+        description="Height and width in pixels, or one number for both; null: the images' own "
+        "size.",
     )
     channels: Literal[1, 3] | None = Field(
         default=None, description="1 grey, 3 RGB; null: RGB if the first image has colour."
@@ -56,8 +59,8 @@ class Config(Options):
 
 
 def claims(folder: Path) -> bool:
-    """Whether most files of a folder, itself or up to two levels down, are images (a thousand a
-    level are looked at)."""
+    """Whether most files of a folder and of two levels below are images (of the first thousand
+    files per level)."""
     return class_folders.holds_mostly(folder, FORMATS)
 
 
@@ -67,7 +70,7 @@ def files(config: Config) -> list[Path]:
 
 
 def build(config: Config, columns: Mapping[str, ColumnOptions]) -> Table:
-    """The table of images and labels; see danlu.sources."""
+    """The table of images and labels."""
     paths = files(config)
     root = Path(config.path)
     inside = class_folders.relative_paths(paths, root)
@@ -97,8 +100,8 @@ def build(config: Config, columns: Mapping[str, ColumnOptions]) -> Table:
 
 
 def _space(shape: tuple[int, ...]) -> np.ndarray:
-    """Room for pixels: memory, or above IN_MEMORY bytes a file without a name, which is gone when
-    nothing uses it any more."""
+    """An array for pixels: in memory, or above IN_MEMORY bytes in a file without a name, which the
+    system deletes once it is no longer used."""
     if math.prod(shape) <= IN_MEMORY:
         return np.empty(shape, dtype=np.uint8)
     try:

@@ -1,12 +1,12 @@
-"""Tables in JSON Lines: one object a line, plain or gzip; a .json file that holds one array of objects is read as well.
+"""Tables in JSON Lines (one object per line, plain or gzip), or a .json file with one array.
 
-A key is a column; an object that lacks it has no value there. Types are the file's own: a string
-stays a name or text. Lists of equally many numbers become one column of several numbers, lists of
-strings a sequence, lists of lists of numbers frames; other nested values are refused unless the
-recipe sets the column's `use` to false. Large files are read line by line, and columns of texts
-laid out in a temporary file (in the folder named by TMPDIR) and memory-mapped, so that memory does
-not limit a corpus; whether strings are names or text is then told by the first rows. Source of the
-format: https://jsonlines.org"""
+A key is a column; an object without the key has a missing value there. The types of the file are
+kept: a string stays a category or text. Lists with equally many numbers become one column of
+several numbers, lists of strings a sequence, lists of lists of numbers frames; other nested values
+are refused unless the recipe sets the column's `use` to false. Large files are read line by line,
+and columns of texts are written to a temporary file (in the folder named by TMPDIR) and
+memory-mapped, so that memory does not limit a corpus; whether strings are categories or text is
+then decided by the first rows. Source of the format: https://jsonlines.org"""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ NAMES_IMAGES = True
 LONG = (
     32 << 20
 )  # bytes of a file from which on it is read line by line; of a compressed one, a tenth of it
-_MOST_DIGITS = 400  # no number that float64 can hold has more
+_MOST_DIGITS = 400  # more than any float64 has
 
 
 class Config(Options):
-    """Which files."""
+    """The files."""
 
     path: str | list[str] = Field(
         description="A file, a folder of files, a pattern (data/*.jsonl), or a list of them."
@@ -63,7 +63,7 @@ def _by_split(config: Config) -> list[tuple[int, list[Path]]]:
 
 
 def build(config: Config, columns: Mapping[str, ColumnOptions]) -> Table:
-    """The table of all files, one below the other; see danlu.sources."""
+    """The table of all files in their order."""
 
     def make(
         joined: Mapping[str, Any], where: Callable[[int], str], notices: list[str]
@@ -95,8 +95,8 @@ def build(config: Config, columns: Mapping[str, ColumnOptions]) -> Table:
 
 
 def _is_long(path: Path) -> bool:
-    """Whether a file is larger than is read at once; one that holds a single array is always read
-    so."""
+    """Whether a file is too large to be read at once; a file with a single array is always read at
+    once."""
     if disk.check_file(path).st_size < (LONG // 10 if path.suffix == ".gz" else LONG):
         return False
     head = next(disk.read_blocks(path), b"")
@@ -120,7 +120,7 @@ def _made_long(columns: Mapping[str, ColumnOptions]) -> Callable[..., dict[str, 
 def _read_long(
     path: Path, name: str, config: Config, columns: Mapping[str, ColumnOptions]
 ) -> FileContent:
-    """The rows of a file of any length, in the memory of a few blocks."""
+    """The rows of a file of any length, with only a few blocks in memory."""
     encoding, reason, blocks = open_text(path, name, config.encoding)
     rows = LongRows(frozenset(name for name, options in columns.items() if not options.use))
     numbers = []
@@ -143,7 +143,7 @@ def _read_long(
 
 
 def _in_blocks(blocks: Iterator[bytes]) -> Iterator[tuple[int, list[bytes]]]:
-    """(the 1-based number of the first, lines) of a text."""
+    """(1-based number of the first line, lines) of each block of a text."""
     number, parts = 1, []
     for block in blocks:
         parts.append(block)
@@ -157,7 +157,7 @@ def _in_blocks(blocks: Iterator[bytes]) -> Iterator[tuple[int, list[bytes]]]:
 
 
 def _is_used(name: str, values: list[Any], columns: Mapping[str, ColumnOptions]) -> bool:
-    """Whether a column is wanted, or is at least of single values."""
+    """Whether a column is used, or at least holds no nested values."""
     return (
         name not in columns
         or columns[name].use
@@ -207,7 +207,7 @@ def _lines(content: bytes, name: str) -> tuple[list[dict[str, Any]], list[int]]:
 
 
 def _array(content: bytes, name: str) -> tuple[list[dict[str, Any]], list[int]]:
-    """The objects of one JSON array; of JSON Lines whose lines are arrays, the refusal."""
+    """The objects of one JSON array; DataError for JSON Lines whose lines are arrays."""
     first = content.lstrip().split(b"\n", 1)[0].strip()
     if first.endswith(b"]") and first != content.strip():
         line = content[: content.index(b"[")].count(b"\n") + 1
@@ -231,7 +231,8 @@ def _object(row: Any, where: str) -> dict[str, Any]:
     if not isinstance(row, dict):
         words = {list: "an array", str: "a string", type(None): "null", bool: "true or false"}
         raise DataError(
-            f"{words.get(type(row), 'a number')} stands where an object with column names is needed.",
+            f"{words.get(type(row), 'a number')} stands where an object with column names is "
+            "needed.",
             where=where,
             hint=_HINT,
         )
@@ -270,7 +271,8 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(values) < len(pairs):
         keys = [key for key, _ in pairs]
         raise ValueError(
-            f"the key {next(key for key in keys if keys.count(key) > 1)!r} stands twice in one object"
+            f"the key {next(key for key in keys if keys.count(key) > 1)!r} stands twice in one "
+            "object"
         )
     return values
 
@@ -284,6 +286,6 @@ def _whole(digits: str) -> int:
 
 
 def _constant(word: str) -> float | None:
-    """NaN, which Python writes for a missing number; Infinity is an error that names its column
-    later."""
+    """NaN, which Python writes for a missing number, and Infinity, which a later check refuses with
+    the name of its column."""
     return None if word == "NaN" else float(word)

@@ -1,10 +1,11 @@
-"""Arrays in numpy's files: one array (.npy) or several by name (.npz). Never unpickled.
+"""Arrays in numpy's files: one array (.npy) or several named arrays (.npz). Never unpickled.
 
 The first dimension counts rows. A one-dimensional array is a column; (N, D) numbers are one column
-of D numbers, or D columns where `names` names them; (N, H, W), (N, H, W, 1) and (N, H, W, 3) of
-uint8 are images; a structured array has a column a field. In an .npz a column is called as its
+of D numbers, or D columns if `names` names them; (N, H, W), (N, H, W, 1) and (N, H, W, 3) of uint8
+are images; a structured array has one column per field. In an .npz a column has the name of its
 array; arrays x_train, x_validation (or x_val) and x_test are one column x with its splits, as in
-Keras's mnist.npz. The array of an .npy is called "image", "features" or "value", by its shape."""
+Keras's mnist.npz. The array of an .npy is called "image", "features" or "value", by its shape.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +29,7 @@ _HINT = "save it again with numpy.save or numpy.savez"
 
 
 class Config(Options):
-    """Which file, and names for the columns of a matrix."""
+    """The file, and names for the columns of a matrix."""
 
     path: str = Field(description="An .npy or .npz file.")
     names: list[str] | None = Field(
@@ -38,12 +39,12 @@ class Config(Options):
 
 
 def files(config: Config) -> list[Path]:
-    """The one file."""
+    """The file, as the only entry."""
     return [Path(config.path)]
 
 
 def build(config: Config, columns: Mapping[str, ColumnOptions]) -> Table:
-    """The table of the arrays; see danlu.sources."""
+    """The table of the arrays."""
     path = Path(config.path)
     disk.check_file(path)
     arrays = _archive(path) if path.suffix.lower() == ".npz" else _single(path)
@@ -107,7 +108,10 @@ def _columns(
         )
     if array.ndim == 2 and config.names is not None:
         if len(config.names) != array.shape[1]:
-            message = f"data.source.names names {len(config.names)} columns, and the array {name} has {array.shape[1]}."
+            message = (
+                f"data.source.names names {len(config.names)} columns, and the array "
+                f"{name} has {array.shape[1]}."
+            )
             raise DataError(message, where=where, hint="name every column")
         pairs = [(column_name, array[:, number]) for number, column_name in enumerate(config.names)]
         return [
@@ -136,7 +140,7 @@ def _columns(
 def _with_splits(
     arrays: Mapping[str, np.ndarray], where: str
 ) -> tuple[dict[str, np.ndarray], np.ndarray | None]:
-    """x_train and x_test as one array x, and the split of its rows."""
+    """x_train, x_validation and x_test as one array x, and the split of its rows."""
     groups: dict[str, dict[int, np.ndarray]] = {}
     for name, array in arrays.items():
         ending = next(
@@ -151,7 +155,7 @@ def _with_splits(
     for name, group in groups.items():
         if sorted(group) != codes or len({array.shape[1:] for array in group.values()}) > 1:
             raise DataError(
-                f"the arrays of {name} do not stand for the same splits, or differ in shape.",
+                f"the arrays of {name} do not belong to the same splits, or differ in shape.",
                 where=where,
                 hint=_HINT,
             )
@@ -162,7 +166,7 @@ def _with_splits(
     return joined, np.repeat(np.array(codes, dtype=np.int8), [len(first[code]) for code in codes])
 
 
-# --- files ----------------------------------------------------------------------------------------------------------------
+# --- files
 
 
 def _single(path: Path) -> dict[str, np.ndarray]:
@@ -176,7 +180,7 @@ def _single(path: Path) -> dict[str, np.ndarray]:
     try:
         array = np.load(
             path, mmap_mode="r", allow_pickle=False
-        )  # mapped: a header that lies allocates nothing
+        )  # memory-mapped: a wrong header allocates nothing
     except Exception as error:  # numpy raises errors of every kind for damaged headers
         raise _damaged(error, path.name) from None
     if not array.ndim:
@@ -223,7 +227,7 @@ def _member(file: IO[bytes], member: zipfile.ZipInfo, where: str) -> np.ndarray:
     if not shape:
         raise DataError(f"the array {name} is a single value.", where=where, hint=_HINT)
     declared = dtype.itemsize
-    for size in shape:  # Python's integers: no product overflows
+    for size in shape:  # Python integers, whose product cannot overflow
         declared *= size
     if declared > member.file_size:
         message = (
@@ -237,9 +241,11 @@ def _member(file: IO[bytes], member: zipfile.ZipInfo, where: str) -> np.ndarray:
 def _refuse_bomb(member: zipfile.ZipInfo, where: str) -> None:
     if member.file_size > max(disk.FREE_BYTES, disk.MOST_EXPANSION * member.compress_size):
         raise DataError(
-            f"{member.compress_size:,} bytes declare {member.file_size:,}, as a decompression bomb would; it is not read.", where=where,
+            f"{member.compress_size:,} bytes declare {member.file_size:,}, as a decompression "
+            "bomb would; it is not read.",
+            where=where,
             hint="save it with numpy.savez, without compression, if it is meant",
-        )  # fmt: skip
+        )
 
 
 def _damaged(error: Any, where: str) -> DataError:

@@ -1,10 +1,10 @@
-"""Parallel texts: files of as many lines, line by line the same in several languages (or an article and its summary).
+"""Parallel texts: files whose lines correspond, such as sentences and their translations.
 
-A path names the files of a split at once, the columns in braces: corpus/train.{de,en}.gz is
-train.de.gz as column "de" beside train.en.gz as column "en"; {articles,summaries}/train.txt reads
-two folders. Row n holds line n of each file (plain or gzip). A line's end and the spaces around a
-line are not part of it; an empty line is a missing value. This is how the corpora of WMT, OPUS and
-Moses come."""
+A path names all files of a split, with the columns in braces: corpus/train.{de,en}.gz reads
+train.de.gz as column "de" and train.en.gz as column "en"; {articles,summaries}/train.txt reads two
+folders. Row n holds line n of each file (plain or gzip). Line ends and spaces around a line are not
+part of it; an empty line is a missing value. The corpora of WMT, OPUS and Moses have this format.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def _one_pair_of_braces(path: str) -> str:
 
 
 def _names(path: str) -> list[str]:
-    """The columns a path names; [] where it has no braces."""
+    """The columns that a path names; [] without braces."""
     braces = _BRACES.findall(path)
     if not braces and "{" not in path and "}" not in path:
         return []
@@ -56,7 +56,7 @@ Braced = Annotated[str, AfterValidator(_one_pair_of_braces)]
 
 
 class Config(Options):
-    """Which files."""
+    """The files."""
 
     path: Braced = Field(description="The files, their columns in braces: corpus/train.{de,en}.gz.")
     validation: Braced | None = Field(
@@ -76,7 +76,8 @@ class Config(Options):
             path = getattr(self, name)
             if path is not None and _names(path) != _names(self.path):
                 raise ValueError(
-                    f"{name} names the columns {_column_list(path)}, and path names {_column_list(self.path)}: give them the same"
+                    f"{name} names the columns {_column_list(path)}, and path names "
+                    f"{_column_list(self.path)}: give them the same"
                 )
         return self
 
@@ -91,7 +92,7 @@ def files(config: Config) -> list[Path]:
 
 
 def version(config: Config) -> str:
-    """The columns, which the files' content does not tell."""
+    """The names of the columns, which the content of the files does not contain."""
     return ",".join(_names(config.path))
 
 
@@ -113,7 +114,7 @@ def _files_of(path: str) -> list[Path]:
 
 
 def build(config: Config, columns: Mapping[str, ColumnOptions]) -> Table:
-    """The table of all files, the splits one below the other; see danlu.sources."""
+    """The table of all files, one split after the other."""
     splits = _by_split(config)
     labels = dict(zip(paths := files(config), disk.display_names(paths)))
     notices: list[str] = []
@@ -146,7 +147,8 @@ def build(config: Config, columns: Mapping[str, ColumnOptions]) -> Table:
 def _lines(
     path: Path, name: str, encoding: str, notices: list[str]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(uint8 bytes of all lines, int64 length of each) of a file; no spaces around a line."""
+    """(uint8 bytes of all lines, int64 length of each line) of a file, without spaces around
+    lines."""
     text = charsets.decode_text(disk.read_file(path), name, encoding)
     if text.reason:
         notices.append(f"{name}: read as {text.encoding}, since {text.reason}.")
@@ -172,16 +174,17 @@ def _stripped(values: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, np.n
 
 
 def _refuse_unequal(read: list[tuple[str, np.ndarray, np.ndarray]]) -> None:
-    """DataError naming two files of a split that have not as many lines, and where the shorter one
-    ends."""
+    """DataError naming two files of a split with different numbers of lines, and where the shorter
+    one ends."""
     name, _, lengths = read[0]
     for other, _, other_lengths in read[1:]:
         if len(other_lengths) != len(lengths):
             shorter, longer = sorted([(len(lengths), name), (len(other_lengths), other)])
             raise DataError(
-                f"the file ends after {shorter[0]:,} lines, and {longer[1]} has {longer[0]:,}: which lines belong together is not known.",
+                f"the file ends after {shorter[0]:,} lines, and {longer[1]} has {longer[0]:,}: "
+                "so it is unknown which lines belong together.",
                 where=f"{shorter[1]} row {shorter[0]:,}",
-                hint="give both files one line a row; look for a line break inside a sentence",
+                hint="give both files one line per row; look for a line break inside a sentence",
             )
 
 

@@ -1,8 +1,9 @@
-"""Tables in Apache Parquet files. Types are the file's own: a string stays a name or text, a number a number.
+"""Tables in Apache Parquet files; the types of the file are kept.
 
-Lists of equally many numbers become one column of several numbers, lists of strings a sequence,
-lists of lists of numbers frames; other nested columns are refused unless the recipe sets their
-`use` to false. Source of the format: https://parquet.apache.org/docs/file-format"""
+A string stays a category or text, a number a number. Lists with equally many numbers become one
+column of several numbers, lists of strings a sequence, lists of lists of numbers frames; other
+nested columns are refused unless the recipe sets their `use` to false. Source of the format:
+https://parquet.apache.org/docs/file-format"""
 
 from __future__ import annotations
 
@@ -25,7 +26,7 @@ NAMES_IMAGES = True
 
 
 class Config(Options):
-    """Which files, and which of their columns."""
+    """The files, and which of their columns are read."""
 
     path: str | list[str] = Field(
         description="A file, a folder of files, a pattern (data/*.parquet), or a list of them."
@@ -49,7 +50,7 @@ def _by_split(config: Config) -> list[tuple[int, list[Path]]]:
 
 
 def build(config: Config, columns: Mapping[str, ColumnOptions]) -> Table:
-    """The table of all files, one below the other; see danlu.sources."""
+    """The table of all files in their order."""
 
     def make(
         joined: Mapping[str, Any], where: Callable[[int], str], notices: list[str]
@@ -76,7 +77,8 @@ def _read(
     try:
         with path.open("rb") as file:
             opened = parquet.ParquetFile(file, page_checksum_verification=True)
-            if not opened.metadata.num_rows:  # told before pyarrow starts threads: a process that ends at once after them may abort
+            # raised before pyarrow starts threads: a process that ends right after that may abort
+            if not opened.metadata.num_rows:
                 raise DataError(
                     "the file holds no row.", where=name, hint="check that it is the right file"
                 )
@@ -102,8 +104,8 @@ def _read(
 def _wanted(
     schema: Any, name: str, config: Config, columns: Mapping[str, ColumnOptions]
 ) -> list[str]:
-    """The columns to read: all, or those of `only`; nested ones not where the recipe does not use
-    them."""
+    """The columns to read: all, or those of `only`, without nested ones that the recipe does not
+    use."""
     import pyarrow as pa
 
     there = list(schema.names)
@@ -132,7 +134,10 @@ def _wanted(
         used = column_name not in columns or columns[column_name].use
         if used or not (pa.types.is_nested(kind) or pa.types.is_binary(kind)):
             if pa.types.is_nested(kind) and not lists:
-                hint = f"set data.columns.{column_name}.use to false, or give its parts columns of their own"
+                hint = (
+                    f"set data.columns.{column_name}.use to false, or give its parts columns "
+                    "of their own"
+                )
                 raise DataError(
                     f"the column holds {kind}, which is no single value.",
                     where=f"{name}, column {column_name}",
@@ -145,7 +150,8 @@ def _wanted(
 
 
 def _room(metadata: Any, width: int, name: str) -> None:
-    """Refuses what would not fit into memory: a few bytes can stand for billions of equal rows."""
+    """DataError for a table that does not fit into memory: a few bytes can encode billions of equal
+    rows."""
     import psutil
 
     declared = sum(
@@ -155,6 +161,8 @@ def _room(metadata: Any, width: int, name: str) -> None:
     free = psutil.virtual_memory().available
     if needed > free / 2:
         raise DataError(
-            f"its {metadata.num_rows:,} rows need about {needed / 2**30:,.1f} GiB, and this machine has {free / 2**30:,.1f} GiB of memory free.",
-            where=name, hint="name fewer columns as data.source.only, or take a machine with more memory",
-        )  # fmt: skip
+            f"its {metadata.num_rows:,} rows need about {needed / 2**30:,.1f} GiB, and this "
+            f"machine has {free / 2**30:,.1f} GiB of memory free.",
+            where=name,
+            hint="name fewer columns as data.source.only, or take a machine with more memory",
+        )

@@ -1,8 +1,8 @@
-"""The source text of the running Python's standard library: a real corpus that every machine has.
+"""The source code of Python's standard library: a real corpus on every machine.
 
-Columns: "path" (text, as in json/decoder.py) and "text" (the module's source). One row a module,
-sorted by path; tests, installed packages and modules that are not valid text are left out. Another
-Python version is another corpus: the content hash tells."""
+Columns: "path" (text, such as json/decoder.py) and "text" (the module's source). One row per
+module, sorted by path; tests, installed packages and modules that are not valid text are left out.
+Another version of Python is another corpus, with another content hash."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _LEFT_OUT = {"site-packages", "dist-packages", "test", "tests", "idle_test", "__
 
 
 class Config(Options):
-    """It has no options."""
+    """No options."""
 
 
 def _home() -> Path:
@@ -47,7 +47,7 @@ def files(config: Config) -> list[Path]:
 
 
 def build(config: Config, columns: Mapping[str, ColumnOptions]) -> Table:
-    """The table of modules; see danlu.sources."""
+    """The table of modules."""
     home = _home()
     names: list[str] = []
     texts: list[bytes] = []

@@ -1,15 +1,18 @@
-"""The data sets that come inside scikit-learn: digits, iris, wine, breast_cancer, diabetes, linnerud. Nothing is downloaded.
+"""The data sets bundled with scikit-learn: digits, iris, wine, breast_cancer, diabetes, linnerud.
 
-digits          1,797 handwritten digits: "image" (8x8, grey; scikit-learn's 0 to 16 as pixels of 0 to 255, rounded) and "label"
-                (category "0" to "9")
-iris            150 flowers: 4 measures in cm, and "target" (category setosa, versicolor, virginica)
-wine            178 wines: 13 measures, and "target" (category class_0 to class_2)
-breast_cancer   569 tumours: 30 measures, and "target" (category malignant, benign)
-diabetes        442 patients: 10 measures as they were taken (age in years, ...; sex as category "1", "2"), and "target" (number)
-linnerud        20 men: Chins, Situps, Jumps, and the targets Weight, Waist, Pulse (numbers)
+  digits          1,797 handwritten digits: "image" (8x8, grey; scikit-learn's 0 to 16 scaled to
+                  pixels of 0 to 255, rounded) and "label" (category "0" to "9")
+  iris            150 flowers: 4 measurements in cm, and "target" (category setosa, versicolor,
+                  virginica)
+  wine            178 wines: 13 measurements, and "target" (category class_0 to class_2)
+  breast_cancer   569 tumours: 30 measurements, and "target" (category malignant, benign)
+  diabetes        442 patients: 10 unscaled measurements (age in years, ...; sex as category "1",
+                  "2"), and "target" (number)
+  linnerud        20 men: Chins, Situps, Jumps, and the targets Weight, Waist, Pulse (numbers)
 
-Measures keep scikit-learn's names ("sepal length (cm)"). Source:
-https://scikit-learn.org/stable/datasets/toy_dataset.html"""
+Columns keep scikit-learn's names ("sepal length (cm)"). Nothing is downloaded.
+Source: https://scikit-learn.org/stable/datasets/toy_dataset.html
+"""
 
 from __future__ import annotations
 
@@ -27,15 +30,15 @@ from danlu.terms import Column, Table
 
 
 class Config(Options):
-    """Which of the bundled sets."""
+    """The bundled data set."""
 
     set: Literal["digits", "iris", "wine", "breast_cancer", "diabetes", "linnerud"] = Field(
-        default="digits", description="The bundled set, by scikit-learn's name."
+        default="digits", description="The bundled data set, by scikit-learn's name."
     )
 
 
 def files(config: Config) -> list[Path]:
-    """None: the sets are part of the installed library; see version."""
+    """[]: the data sets are part of the installed library, which `version` names."""
     return []
 
 
@@ -45,11 +48,11 @@ def version(config: Config) -> str:
 
 
 def build(config: Config, columns: Mapping[str, ColumnOptions]) -> Table:
-    """The table of a bundled set; see danlu.sources."""
+    """The table of a bundled data set."""
     from sklearn import datasets
 
     name = config.set
-    # unscaled: scaling is a transform's matter, fitted on the training split
+    # unscaled: a transform scales it, fitted on the training split
     bunch: Any = (
         datasets.load_diabetes(scaled=False)
         if name == "diabetes"

@@ -1,8 +1,9 @@
-"""Text files: one row a line, or one row a file; larger than memory too.
+"""Text files of any size: one row per line, or one row per file.
 
-Column: "text" (UTF-8). A line's end is not part of it; empty lines are rows too, so that the rows
-joined by line ends are the file. Much text is laid out in a temporary file (in the folder named by
-TMPDIR) and memory-mapped, so that memory does not limit it."""
+Column: "text" (UTF-8). Line ends are not part of a row; empty lines are rows too, so that the rows
+joined by line ends are the file. Large text is written to a temporary file (in the folder named by
+TMPDIR) and memory-mapped, so that memory does not limit it.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +30,7 @@ LONG = (
 
 
 class Config(Options):
-    """Which files, and what a row is."""
+    """The files, and whether a row is a line or a file."""
 
     path: str | list[str] = Field(
         description="A file, a folder of .txt files, a pattern (books/*.txt), or a list of them."
@@ -58,7 +59,7 @@ def _by_split(config: Config) -> list[tuple[int, list[Path]]]:
 
 
 def build(config: Config, columns: Mapping[str, ColumnOptions]) -> Table:
-    """The table of all files, one below the other; see danlu.sources."""
+    """The table of all files in their order."""
     splits = _by_split(config)
     paths = [path for _, inside in splits for path in inside]
     names = disk.display_names(paths)
@@ -81,7 +82,7 @@ def build(config: Config, columns: Mapping[str, ColumnOptions]) -> Table:
 
 
 class _Rows:
-    """The rows of all files in the making, none of the arrays held in memory where it is large."""
+    """Collects the rows of all files; large arrays are kept on disk."""
 
     def __init__(self, several: bool) -> None:
         self.several = several
@@ -97,7 +98,7 @@ class _Rows:
         self.end = 0
 
     def add(self, path: Path, name: str, config: Config) -> None:
-        """The rows of one more file."""
+        """Add the rows of a file."""
         encoding, reason, pieces = _pieces(path, name, config)
         count = 0
         for values, sizes in pieces:
@@ -128,8 +129,8 @@ class _Rows:
 def _pieces(
     path: Path, name: str, config: Config
 ) -> tuple[str, str, Iterator[tuple[np.ndarray, np.ndarray]]]:
-    """(the encoding of a file, why that one, its bytes and the lengths of the rows that end in
-    them, piece by piece)."""
+    """(the encoding of a file, the reason for it, and an iterator over pieces: bytes, and lengths
+    of the rows that end in them)."""
     if disk.check_file(path).st_size >= (LONG // 10 if path.suffix == ".gz" else LONG):
         encoding, reason, blocks = open_text(path, name, config.encoding)
         return (
@@ -149,7 +150,7 @@ def _pieces(
 
 
 def _whole(blocks: Iterator[bytes]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """The blocks of one text as a single row, which ends in the last piece."""
+    """The blocks of one text as pieces of a single row, which ends in the last piece."""
     total = 0
     for block in blocks:
         total += len(block)

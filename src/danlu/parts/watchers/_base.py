@@ -1,4 +1,4 @@
-"""The contract of a watcher, the facts of a run that it gets, and the one caller of all watchers."""
+"""The contract of a watcher, the facts of a run that it gets, and the caller of all watchers."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Watcher(ABC):
         return None
 
     def load(self, state: Mapping[str, object] | None) -> None:  # noqa: B027 - optional
-        """Restore what `state` returned; None where the checkpoint holds nothing of this watcher."""
+        """Restore what `state` returned; None where the checkpoint has nothing of this watcher."""
 
     def sync(self) -> None:  # noqa: B027 - optional
         """Return once what the last `state` refers to is on the disk.

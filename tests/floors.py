@@ -22,10 +22,134 @@ HOME = ROOT / "src" / "danlu"
 MARKS = ("<!-- floors: written by tests/floors.py -->\n", "<!-- end of floors -->\n")
 
 # From the ground up: files and folders directly below src/danlu.
-PACKAGES: tuple[str, ...] = ()
+PACKAGES: tuple[str, ...] = (
+    "errors terms compat",
+    "recipe system",
+    "registry reading reporting parts._base",
+    "registry_options tokenizing layers",
+    "data",
+    "series artifact",
+    "parts",
+    "training",
+    "search compression exporting",
+    "comparison serving",
+    "__init__",
+    "cli",
+    "__main__",
+)
 
 # Inside packages of more than ten files: their files and folders, from the ground up.
-INSIDE: Mapping[str, tuple[str, ...]] = {}
+INSIDE: Mapping[str, tuple[str, ...]] = {
+    "artifact": (
+        "__init__ memory_limit packing row_schema",
+        "artifact",
+        "hugging_face own_data",
+        "prediction",
+        "generate_images generation",
+    ),
+    "cli": (
+        "__init__ answer_files options output render",
+        "app chat check compare compress evaluate export generate keys new predict report "
+        "serve show tune verify_resume",
+        "train",
+    ),
+    "compression": (
+        "__init__ compressors compressors._base costs distillation_loss teacher_texts",
+        "distillation",
+        "compress",
+        "pipeline",
+    ),
+    "data": (
+        "__init__ cache documents examples fingerprints matrix",
+        "checks column_pipeline gather splitting",
+        "batches folds new_recipe preprocessing",
+        "dataset",
+    ),
+    "exporting": (
+        "__init__ answer_difference card exporters._base held_out tokenizer_json traceable",
+        "exporters loader",
+        "parity",
+        "export",
+    ),
+    "layers": (
+        "__init__ activations averaging dropout embedding_size forecasting generation keras "
+        "normalization parametrization pooling selection tensors",
+        "attention audio pretrained quantization recurrent",
+        "peft transformer",
+        "vision",
+        "text",
+        "tabular",
+    ),
+    "parts": (
+        "__init__ augmentations augmentations._base losses._base metrics._base models "
+        "models._base optimizers optimizers._base schedules._base sources sources._base "
+        "splits splits._base tasks._base transforms transforms._base watchers._base",
+        "losses schedules tasks watchers",
+        "metrics",
+    ),
+    "reading": (
+        "__init__ arrow charsets files growing_array hugging_face keras_file lines",
+        "audio_files class_folders date_formats image_files multi_file nested_lists "
+        "number_formats text_blocks word_lists",
+        "inference without_pyarrow",
+        "columns",
+    ),
+    "recipe": (
+        "options search_space tree",
+        "describe messages sections short_forms",
+        "diff json_schema resolve yaml12",
+        "compressor_list contradictions overrides",
+        "check_search_space",
+        "check",
+        "load",
+        "__init__",
+    ),
+    "reporting": (
+        "study_data",
+        "figure tables",
+        "axes png svg",
+        "history importance parallel pareto slices",
+        "page",
+        "study_report",
+        "__init__",
+    ),
+    "search": (
+        "__init__ context progress pruners._base samplers samplers._base widths",
+        "coordinate_check pruners storage suggest",
+        "study",
+        "executors report",
+        "tune",
+        "width_transfer",
+    ),
+    "serving": (
+        "__init__ protocol",
+        "page pool text",
+        "http worker",
+        "on_ray",
+        "server",
+    ),
+    "system": (
+        "__init__ child_process encryption image_grid locks machine random_draws "
+        "ray_cluster signals trust",
+        "atomic_files placement",
+        "signing",
+    ),
+    "tokenizing": (
+        "factorize from_artifact unicode_classes",
+        "pretokenize tokenizer",
+        "bpe bytes characters words",
+        "tokenizer_file",
+        "__init__",
+    ),
+    "training": (
+        "__init__ evaluation finetuning nan_rows pretrained_weights progressive_resizing "
+        "run_folder state verify_resume",
+        "checkpoint step",
+        "setup",
+        "loop population",
+        "cross_validation learning_rate_range",
+    ),
+}
 
 
 @cache
@@ -72,9 +196,17 @@ def imports(module: str) -> frozenset[str]:
 
 
 def unit(module: str, package: str = "") -> str:
-    """The file or folder directly below `package` in which a module stands ("__init__": its own)."""
+    """The file or folder directly below `package` in which a module stands ("__init__": its own).
+
+    The contracts of a shelf (`_base.py`) have a floor of their own: code below the shelf may ask
+    what a part can do, and knows none of the parts.
+    """
+    if module == package:
+        return "__init__"
     inner = module.removeprefix(f"{package}.") if package else module
-    return "__init__" if module == package else inner.split(".")[0]
+    folder = inner.split(".")[0]
+    is_contract = inner != folder and inner.endswith("._base") and (package or folder == "parts")
+    return f"{folder}._base" if is_contract else folder
 
 
 def unit_imports(package: str = "") -> dict[str, set[str]]:
@@ -116,6 +248,8 @@ def large() -> list[str]:
 
 
 def _summary(name: str) -> str:
+    if name.endswith("._base"):
+        return "The contracts of those shelves: what a task, a loss, a model, ... is."
     path = HOME / f"{name}.py" if (HOME / f"{name}.py").is_file() else HOME / name / "__init__.py"
     return (ast.get_docstring(ast.parse(path.read_text("utf-8"))) or "").split("\n")[0]
 
@@ -126,6 +260,8 @@ def table() -> str:
     for number, row in enumerate(rows()):
         for name in row:
             shown = f"`{name}/`" if (HOME / name).is_dir() else f"`{name}.py`"
+            if name.endswith("._base"):
+                shown = f"`{name.removesuffix('._base')}/*/_base.py`"
             lines.append(f"| {number} | {shown} | {_summary(name)} |")
     lines += ["", "Inside the packages of more than ten files, from the ground up:", ""]
     for package in INSIDE:

@@ -156,7 +156,7 @@ def test_a_text_that_llama_cpp_would_read_otherwise_is_counted() -> None:
     ("tokenize", "text", "said"),
     [
         ({"kind": "characters"}, "炼丹炉" * 20 + TEXT, "beyond ASCII"),
-        ({"kind": "bytes", "lower": True}, TEXT, "small letters"),
+        ({"kind": "bytes", "lower": True}, TEXT, "lower-cases"),
         ({"kind": "words"}, TEXT, "its tokenizer is words"),
     ],
 )

@@ -15,7 +15,7 @@ from danlu.errors import PartError
 from danlu.layers.normalization import BatchNorm2d
 from danlu.layers.vision.patches import Patches, PatchPositions, patch_side
 from danlu.layers.vision.residual import BottleneckBlock, PreActivationBlock, ResidualBlock
-from danlu.layers.vision.test_time_augmentation import TestTimeAugmentation, shift_image
+from danlu.layers.vision.test_time_augmentation import AveragedViews, shift_image
 from danlu.recipe import Part
 from danlu.terms import Batch, InputSpec, OutputSpec
 from danlu.training.progressive_resizing import ProgressiveResizing
@@ -285,9 +285,9 @@ def test_growing_images_and_views_need_an_image():
     with pytest.raises(PartError, match="progressive_resizing changes images"):
         ProgressiveResizing(numbers, 0.5, 10, 4)
     with pytest.raises(PartError, match="test_time_augmentation changes images"):
-        TestTimeAugmentation(["flip"], numbers, TEN)
+        AveragedViews(["flip"], numbers, TEN)
     with pytest.raises(PartError, match="one answer a row"):
-        TestTimeAugmentation(
+        AveragedViews(
             ["flip"], {"image": InputSpec("image", (1, 4, 4))}, OutputSpec(3, per="token")
         )
 
@@ -298,7 +298,7 @@ def test_growing_images_and_views_need_an_image():
 def test_the_answer_to_several_views_is_the_mean_of_their_probabilities():
     module = built("cnn", width=4).eval()
     image = torch.randn(5, 1, 28, 28, generator=torch.Generator().manual_seed(0))
-    views = TestTimeAugmentation(["flip", "shift"], {"image": InputSpec("image", (1, 28, 28))}, TEN)
+    views = AveragedViews(["flip", "shift"], {"image": InputSpec("image", (1, 28, 28))}, TEN)
     shown = [
         each
         for x in (image, shift_image(image, 1), shift_image(image, -1))
@@ -327,7 +327,7 @@ def test_what_is_served_is_what_was_measured_with_its_views(tmp_path):
     table = again.table({"image": np.zeros((2, 8, 8, 1), np.uint8)})
     alone = again.module.eval()
     with torch.no_grad():
-        seen = TestTimeAugmentation(["shift"], again.preprocessor.inputs, again.task.output)
+        seen = AveragedViews(["shift"], again.preprocessor.inputs, again.task.output)
         blank = {
             "image": torch.full(
                 (2, 1, 8, 8),

@@ -23,7 +23,7 @@ from torch.nn import functional
 
 from danlu.artifact.artifact import Contents
 from danlu.errors import ArtifactError
-from danlu.layers.vision.test_time_augmentation import TestTimeAugmentation
+from danlu.layers.vision.test_time_augmentation import AveragedViews
 from danlu.parts.tasks._base import Exportable, ExportsGenerator, ScalesDifferences
 from danlu.terms import InputSpec, Json
 
@@ -139,7 +139,7 @@ class _FinishedAnswers(nn.Module):
         self.task = task
         self.names = names
         self.finished: list[str] = []  # the names of the outputs, known after a first run
-        self.views = TestTimeAugmentation(
+        self.views = AveragedViews(
             contents.recipe.data.test_time_augmentation, described, contents.task.output
         )
         self.pixels = {}

@@ -17,17 +17,21 @@ _MODULES: dict[str, type[nn.Module]] = {
 
 
 def activation(name: Activation) -> nn.Module:
-    """A new activation module; the ReLU and SiLU write over their argument, which no layer of danlu
-    needs again."""
+    """A new activation module. ReLU and SiLU overwrite their input, which no layer of danlu reads
+    again.
+
+    >>> activation("gelu")
+    GELU(approximate='none')
+    """
     kind = _MODULES[name]
     return kind(inplace=True) if name in ("relu", "silu") else kind()
 
 
 def init_linear(layer: nn.Linear | nn.Conv1d | nn.Conv2d, name: Activation) -> None:
-    """Draws weights that keep the size of the signal through the activation `name`, and sets the
-    bias to zero.
+    """Draw weights that keep the variance of the signal through the activation `name`, in place, and
+    set the bias to zero.
 
-    Normal with variance gain^2 / fan_in. Sources: He et al., 2015, arXiv:1502.01852 (rectifiers);
+    The weights are normal with variance gain^2 / fan_in. Sources: He et al., 2015, arXiv:1502.01852 (rectifiers);
     Glorot and Bengio, 2010 (tanh)."""
     gain = "tanh" if name == "tanh" else "relu"  # GELU and SiLU halve the signal much as ReLU does
     nn.init.kaiming_normal_(layer.weight, nonlinearity=gain)

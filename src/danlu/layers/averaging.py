@@ -1,6 +1,6 @@
-"""The mean of several opinions on the same rows: of their probabilities where outputs are logits, else of the numbers themselves.
+"""The mean of several models' outputs: of probabilities for classes, else of the numbers.
 
-K opinions, B rows, S columns of the output.
+K models, B rows, S columns of the output.
 """
 
 from __future__ import annotations
@@ -32,12 +32,13 @@ def members_of(module: nn.Module) -> int:
 
 
 def average_outputs(outputs_KBS: Tensor, output: OutputSpec) -> Tensor:
-    """float32 (B, S): outputs whose answers are the mean of the answers of all K, by what
-    `output.means` says of the columns.
+    """Outputs float32 (B, S) whose answers are the mean of the answers of all K outputs;
+    `output.means` says what each column is.
 
-    Of classes the logarithm of the mean probability, of labels the logit of the mean probability.
-    Everything stays in logarithms, so that an opinion that is nearly certain does not become
-    infinite."""
+    For classes the logarithm of the mean probability, for labels the logit of the mean probability,
+    for numbers their mean. Probabilities stay logarithms, so that a model that is nearly certain
+    gives no infinity.
+    """
     groups = output.means or (("numbers", output.size),)
     pieces = outputs_KBS.float().split([size for _, size in groups], dim=2)
     return torch.cat(
@@ -60,7 +61,7 @@ def _labels(logits_KBS: Tensor) -> Tensor:
 
 
 def _log_mean(logarithms_KBS: Tensor) -> Tensor:
-    """log of the mean of exp(x) over K."""
+    """The logarithm of the mean of exp(x) over K."""
     return logarithms_KBS.logsumexp(0) - math.log(len(logarithms_KBS))
 
 

@@ -2,7 +2,8 @@
 
 torch draws two numbers of a Mersenne twister for each entry of a mask: 64 microseconds for 64 x 128
 entries, more than the matrix products of a small perceptron (torch 2.13, one core). Here one draw
-of 64 bits decides four entries: 12 microseconds. A share is so kept to 1 / 65,536.
+of 64 bits decides four entries: 12 microseconds. The share that is dropped is therefore rounded to
+a multiple of 1 / 65,536.
 
 Source: Srivastava et al., 2014, Dropout: a simple way to prevent neural networks from overfitting.
 """
@@ -20,11 +21,11 @@ _STEPS = 1 << 16
 
 
 class Dropout(nn.Dropout):
-    """nn.Dropout; on a CPU its masks are those of `mask`, on other devices torch's own."""
+    """nn.Dropout whose masks on a CPU are those of `dropout_mask`; on other devices torch's own."""
 
     def forward(self, input: Tensor) -> Tensor:
-        """Entries at 0 or divided by the share that stays, while training; else the input
-        itself."""
+        """In training, entries are set to 0 or divided by the share that stays; in evaluation the
+        input itself."""
         if not self.training or self.p == 0:
             return input
         if input.device.type != "cpu" or self.p == 1:
@@ -35,8 +36,12 @@ class Dropout(nn.Dropout):
 def dropout_mask(
     shape: Sequence[int], share: float, dtype: torch.dtype, generator: torch.Generator | None = None
 ) -> Tensor:
-    """0 where an entry is dropped (a `share` of them, above 0 and below 1), 1 / (1 - share)
-    elsewhere; drawn from torch's CPU generator unless another is given."""
+    """A mask of `shape`: 0 where an entry is dropped (with probability `share`, 0 < share < 1), 1 /
+    (1 - share) elsewhere. `generator` None: torch's CPU generator.
+
+    >>> sorted(set(dropout_mask((1000,), 0.5, torch.float32).tolist()))
+    [0.0, 2.0]
+    """
     return dropout_masks(shape, (share,), dtype, (generator,))[0]
 
 
@@ -46,8 +51,8 @@ def dropout_masks(
     dtype: torch.dtype,
     generators: Sequence[torch.Generator | None],
 ) -> Tensor:
-    """The mask of each share (from 0, below 1) by a generator of its own, (K, *shape); where
-    nothing is dropped nothing is drawn."""
+    """K masks (K, *shape), each with its own share (0 <= share < 1) and generator. A share of 0
+    draws nothing: its mask is 1 everywhere."""
     count = math.prod(shape)
     drawn = torch.empty((len(shares), (count + 3) // 4), dtype=torch.int64)
     for row, share, generator in zip(drawn.unbind(0), shares, generators):
@@ -56,9 +61,9 @@ def dropout_masks(
     stays = [min(max(round((1 - share) * _STEPS), 1), _STEPS - 1) for share in shares]
     limits = torch.tensor(stays, dtype=torch.int32).sub_(_STEPS // 2).to(torch.int16)
     kept = drawn.view(torch.int16)[:, :count] < limits.unsqueeze(1)
-    made = kept.view(-1, *shape).to(dtype)
-    made.mul_((_STEPS / torch.tensor(stays)).to(dtype).view(-1, *(1,) * len(shape)))
-    for row, share in zip(made, shares):
+    result = kept.view(-1, *shape).to(dtype)
+    result.mul_((_STEPS / torch.tensor(stays)).to(dtype).view(-1, *(1,) * len(shape)))
+    for row, share in zip(result, shares):
         if not share:
             row.fill_(1.0)
-    return made
+    return result

@@ -153,19 +153,21 @@ def parametrize(
         base = build_base()
     growths: dict[str, WidthGrowth] = {}
     for name, layer in list(module.named_modules()):
-        there = base.get_submodule(name)
+        base_layer = base.get_submodule(name)
         if isinstance(layer, WidensFrom):
-            layer.widen_from(there)
+            layer.widen_from(base_layer)
         if isinstance(layer, ResidualBranch):
             layer.branch = branch
-        found = {
-            own: _growth(name, layer, own, each, there)
-            for own, each in layer.named_parameters(recurse=False)
+        layer_growths = {
+            own: _growth(name, layer, own, parameter, base_layer)
+            for own, parameter in layer.named_parameters(recurse=False)
         }
-        _restart(layer, there, found)
-        if isinstance(layer, nn.Linear) and found["weight"].multiplier != 1.0:
-            module = _replaced(module, name, Readout(layer, found["weight"].multiplier))
-        growths |= {f"{name}.{own}" if name else own: growth for own, growth in found.items()}
+        _restart(layer, base_layer, layer_growths)
+        if isinstance(layer, nn.Linear) and layer_growths["weight"].multiplier != 1.0:
+            module = _replaced(module, name, Readout(layer, layer_growths["weight"].multiplier))
+        growths |= {
+            f"{name}.{own}" if name else own: growth for own, growth in layer_growths.items()
+        }
     if branch != 1.0:
         growths = {
             name: _in_a_block(module, name, growth, branch) for name, growth in growths.items()
@@ -175,14 +177,14 @@ def parametrize(
 
 
 def _growth(
-    name: str, layer: nn.Module, own: str, parameter: Tensor, there: nn.Module
+    name: str, layer: nn.Module, own: str, parameter: Tensor, base_layer: nn.Module
 ) -> WidthGrowth:
     """How a layer's own parameter grew."""
-    mine, base = parameter.shape, getattr(there, own).shape
-    if mine == base:
+    shape, base_shape = parameter.shape, getattr(base_layer, own).shape
+    if shape == base_shape:
         return WidthGrowth()
-    longer = max(mine[0], math.prod(mine[1:])) / max(base[0], math.prod(base[1:]))
-    outputs, inputs = mine[0] / base[0], math.prod(mine[1:]) / math.prod(base[1:])
+    longer = max(shape[0], math.prod(shape[1:])) / max(base_shape[0], math.prod(base_shape[1:]))
+    outputs, inputs = shape[0] / base_shape[0], math.prod(shape[1:]) / math.prod(base_shape[1:])
     if isinstance(layer, nn.Embedding):
         return WidthGrowth(outputs=inputs, inputs=outputs, longer_side=longer)
     if outputs == 1.0:
@@ -194,12 +196,12 @@ def _growth(
     return WidthGrowth(outputs=outputs, inputs=inputs, longer_side=longer)
 
 
-def _restart(layer: nn.Module, there: nn.Module, growths: Mapping[str, WidthGrowth]) -> None:
+def _restart(layer: nn.Module, base_layer: nn.Module, growths: Mapping[str, WidthGrowth]) -> None:
     """Bring what was drawn to the spread that muP asks for, by the law that the layer drew it
     with."""
     if "weight" not in growths or growths["weight"] == WidthGrowth():
         return
-    relative = _spread(there) / _spread(layer)
+    relative = _spread(base_layer) / _spread(layer)
     with torch.no_grad():
         _multiply(layer.weight, growths["weight"].spread * relative)  # type: ignore[arg-type]
         if isinstance(layer, nn.Linear | nn.Conv1d | nn.Conv2d) and layer.bias is not None:
@@ -294,24 +296,24 @@ def _apart(
     """One group by the factors of its parameters."""
     by_factors: dict[tuple[float, float], list[Tensor]] = {}
     decayed = float(group.get("weight_decay", weight_decay))
-    for each in group["params"]:
-        growth = grown.get(each, WidthGrowth())
+    for parameter in group["params"]:
+        growth = grown.get(parameter, WidthGrowth())
         moved = (
             update
-            if update != "matrix" or (group.get("muon", True) and _is_matrix(each))
+            if update != "matrix" or (group.get("muon", True) and _is_matrix(parameter))
             else "entry"
         )
         factors = growth.learning_rate(moved), growth.weight_decay(moved, decay) if decayed else 1.0
-        by_factors.setdefault(factors, []).append(each)
-    found = []
+        by_factors.setdefault(factors, []).append(parameter)
+    groups = []
     for (rate, shrinking), parameters in sorted(by_factors.items(), key=lambda pair: pair[0]):
         part = {**group, "params": parameters}
         if rate != 1.0:
             part["learning_rate_scale"] = rate * group.get("learning_rate_scale", 1.0)
         if shrinking != 1.0:
             part |= {"weight_decay": decayed * shrinking, "weight_decay_scale": shrinking}
-        found.append(part)
-    return found
+        groups.append(part)
+    return groups
 
 
 def _is_matrix(parameter: Tensor) -> bool:
@@ -323,7 +325,7 @@ def multipliers(module: nn.Module, names: Iterable[str]) -> set[tuple[str, float
     """What the forward pass multiplies by, of all blocks and attentions and of the readouts whose
     tensors are among `names`."""
     growths = _growths(module)
-    found = {
+    readouts = {
         ("readout", growths[name].multiplier)
         for name in names
         if name in growths and growths[name].multiplier != 1.0
@@ -334,4 +336,4 @@ def multipliers(module: nn.Module, names: Iterable[str]) -> set[tuple[str, float
         if isinstance(layer, ScalesForward)
         for pair in layer.forward_multipliers().items()
     ]
-    return found | {(attribute, value) for attribute, value in inside if value != 1.0}
+    return readouts | {(attribute, value) for attribute, value in inside if value != 1.0}

@@ -1,4 +1,4 @@
-"""Places of a row to one vector: the largest, the mean, or what attention weighs; padding takes no part.
+"""The places of a row pooled to one vector: largest, mean, or attention; padding is ignored.
 
 B batch, T places, D numbers at a place.
 """
@@ -10,12 +10,17 @@ from torch import Tensor, nn
 
 
 def real_places(lengths_B: Tensor, places: int) -> Tensor:
-    """Which places belong to a row, bool (B, T)."""
+    """Which of `places` places are within each row's length, bool (B, T).
+
+    >>> real_places(torch.tensor([1, 2]), 2).tolist()
+    [[True, False], [True, True]]
+    """
     return torch.arange(places, device=lengths_B.device) < lengths_B[:, None]
 
 
 class MaxPooling(nn.Module):
-    """x_BTD, inside_BT -> the largest value of each number, (B, D); 0 where a row has no place."""
+    """x_BTD, inside_BT -> the maximum over the places of each row, (B, D); 0 for a row without
+    places."""
 
     def forward(self, x_BTD: Tensor, inside_BT: Tensor) -> Tensor:
         lowest = torch.finfo(x_BTD.dtype).min
@@ -24,7 +29,8 @@ class MaxPooling(nn.Module):
 
 
 class MeanPooling(nn.Module):
-    """x_BTD, inside_BT -> the mean of each number, (B, D); 0 where a row has no place."""
+    """x_BTD, inside_BT -> the mean over the places of each row, (B, D); 0 for a row without
+    places."""
 
     def forward(self, x_BTD: Tensor, inside_BT: Tensor) -> Tensor:
         count_B1 = inside_BT.sum(dim=1, keepdim=True).clamp(min=1)
@@ -32,11 +38,12 @@ class MeanPooling(nn.Module):
 
 
 class AttentionPooling(nn.Module):
-    """x_BTD, inside_BT -> a mean of the places, weighted by the softmax of a learnt score, (B, D);
-    0 where a row has no place.
+    """x_BTD, inside_BT -> the mean of the places, weighted by the softmax of a learnt score, (B, D);
+    0 for a row without places.
 
     score = v . tanh(W x). Source: Yang et al., 2016, "Hierarchical attention networks for document
-    classification"."""
+    classification".
+    """
 
     def __init__(self, width: int) -> None:
         super().__init__()

@@ -1,12 +1,13 @@
-"""The weighted mean of attention, softmax(query key' / sqrt(E) + mask) value, by the fastest way the device has.
+"""Attention, softmax(query key' / sqrt(E) + mask) value, by the fastest way the device has.
 
-B batch, H heads, T places that ask, S places that answer, E size of a head, N = B H.
+B batch, H heads, T places of queries, S places of keys, E size of a head, N = B H.
 
 Measured on a CPU with bfloat16 units, torch 2.13, B 8, H 6, T 256, E 64, forward and backward pass,
-one thread: torch's fused kernel takes 36 ms in float32 and 96 ms in bfloat16, of which it makes no
-fast products; batched products in bfloat16, causal ones in two pieces (half of a square is never
-looked at), take 21 ms. In float32 the products take 85 ms. So: products for bfloat16 on a CPU, as
-long as the weights fit in memory, else torch's kernel."""
+one thread: torch's fused kernel takes 36 ms in float32 and 96 ms in bfloat16, which it does not
+multiply with the fast units; batched products in bfloat16, causal ones in two pieces (half of the
+square is never computed), take 21 ms. In float32 the products take 85 ms. So products are used for
+bfloat16 on a CPU, as long as the weights fit in memory, else torch's kernel.
+"""
 
 from __future__ import annotations
 
@@ -20,16 +21,16 @@ from torch.nn import functional
 
 from danlu.compat.torch_vmap import ModelsTensor, on_stacked, under_vmap
 
-HIDDEN = -1e4  # added to a score of what is not looked at: exp of it is 0 in every format
-PIECE = 128  # places that ask at once, causal
-LARGEST = 64 * 2**20  # bytes of weights kept for the gradient, of one layer
+HIDDEN = -1e4  # added to the score of a masked place: its exp is 0 in every format
+PIECE = 128  # places of queries that are multiplied at once, where attention is causal
+LARGEST = 64 * 2**20  # bytes of the weights that one layer keeps for the gradient
 
 
 def attention(
     query_BHTE: Tensor, key_BHSE: Tensor, value_BHSE: Tensor, mask: Tensor | None, causal: bool
 ) -> Tensor:
-    """(B, H, T, E). `mask` is bool, True where a place may be looked at, and broadcasts to (B, H,
-    T, S); causal needs T = S."""
+    """The attention of queries to keys and values, (B, H, T, E). `mask` is bool, True where a query
+    may see a key, and broadcasts to (B, H, T, S); `causal` needs T = S and no mask."""
     if under_vmap():
         return _of_many(query_BHTE, key_BHSE, value_BHSE, mask, causal)
     by_place = mask is None or (mask.ndim == 4 and mask.shape[1:3] == (1, 1))
@@ -45,8 +46,8 @@ def attention(
 def _of_many(
     query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, causal: bool
 ) -> Tensor:
-    """The same for K models, whose rows stand one after the other: torch has no rule for the fused
-    kernel under vmap."""
+    """The same for K models under vmap, whose rows are laid one after the other: torch has no
+    batching rule for the fused kernel."""
 
     def attend(*models: ModelsTensor) -> Tensor:
         query, key, value, *mask = (tensor.stacked().flatten(0, 1) for tensor in models)
@@ -65,17 +66,19 @@ def _by_products(
         hidden_B1S = torch.where(mask, 0.0, HIDDEN).to(query_BHTE.dtype).reshape(batch, 1, -1)
         bias = hidden_B1S.repeat_interleave(heads, 0)
     flat = [
-        each.reshape(batch * heads, *each.shape[2:]) for each in (query_BHTE, key_BHSE, value_BHSE)
+        tensor.reshape(batch * heads, *tensor.shape[2:])
+        for tensor in (query_BHTE, key_BHSE, value_BHSE)
     ]
     return _Products.apply(*flat, bias, causal).view(batch, heads, count, -1)  # type: ignore[no-any-return]
 
 
-def _pieces(count: int, answering: int, causal: bool) -> list[tuple[int, int, int]]:
-    """(first, end, reach) of places that ask together and of how many they look at."""
+def _pieces(count: int, key_count: int, causal: bool) -> list[tuple[int, int, int]]:
+    """(first, end, reach): queries first to end are multiplied at once, and see keys 0 to
+    reach."""
     if not causal:
-        return [(0, count, answering)]
+        return [(0, count, key_count)]
     number = max(1, round(count / PIECE))
-    edges = [count * each // number for each in range(number + 1)]
+    edges = [count * piece // number for piece in range(number + 1)]
     return [(first, end, end) for first, end in pairwise(edges)]
 
 
@@ -88,7 +91,7 @@ class _Products(torch.autograd.Function):
     ) -> Tensor:
         pieces = _pieces(query.shape[1], key.shape[1], causal)
         scale = query.shape[2] ** -0.5
-        found, kept = [], []
+        outputs, kept = [], []
         for first, end, reach in pieces:
             shape = (len(query), end - first, reach)
             added = _after(first, end, reach, query) if causal else bias
@@ -101,10 +104,10 @@ class _Products(torch.autograd.Function):
                 )
             weights = scores.softmax(-1)
             kept.append(weights)
-            found.append(torch.bmm(weights, value[:, :reach]))
+            outputs.append(torch.bmm(weights, value[:, :reach]))
         ctx.save_for_backward(query, key, value, *kept)
         ctx.pieces, ctx.scale = pieces, scale
-        return found[0] if len(found) == 1 else torch.cat(found, dim=1)
+        return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=1)
 
     @staticmethod
     @once_differentiable
@@ -114,7 +117,7 @@ class _Products(torch.autograd.Function):
         scaled_query, scaled_key = query * ctx.scale, key * ctx.scale
         for (first, end, reach), weights in zip(
             reversed(ctx.pieces), reversed(kept)
-        ):  # the last reaches every place that answers
+        ):  # the last reaches every key
             gradient = gradients[0][:, first:end]
             dweights = torch.bmm(gradient, value[:, :reach].mT)
             dscores = torch._softmax_backward_data(dweights, weights, -1, weights.dtype)
@@ -130,8 +133,7 @@ class _Products(torch.autograd.Function):
 
 
 def _after(first: int, end: int, reach: int, like: Tensor) -> Tensor:
-    """(end - first, reach): HIDDEN where the place that answers comes after the one that asks, else
-    0."""
+    """(end - first, reach): HIDDEN where a key comes after its query, else 0."""
     return torch.full((end - first, reach), HIDDEN, dtype=like.dtype, device=like.device).triu_(
         first + 1
     )

@@ -1,9 +1,11 @@
-"""Multi-head attention: causal, full with padding, or to a memory; with grouped keys, rotary positions and normalised queries.
+"""Multi-head attention: causal, full with padding, or to a memory.
 
-B batch, T places that ask, S places that answer, D width, M width of a memory, H heads, G heads of
+Keys and values may be grouped, queries and keys normalised and rotated (rotary positions).
+B batch, T places of queries, S places of keys, D width, M width of a memory, H heads, G heads of
 keys and values, E size of a head.
 Sources: Vaswani et al., 2017, arXiv:1706.03762; Ainslie et al., 2023, arXiv:2305.13245 (grouped
-queries); Henry et al., 2020, arXiv:2010.04245 (normalised queries and keys)."""
+queries); Henry et al., 2020, arXiv:2010.04245 (normalised queries and keys).
+"""
 
 from __future__ import annotations
 
@@ -20,17 +22,23 @@ from danlu.layers.parametrization import WidensFrom
 
 
 def padding_mask(tokens_BS: Tensor) -> Tensor | None:
-    """bool (B, 1, 1, S), True where a token stands; None where none is padding.
+    """The mask of tokens_BS, bool (B, 1, 1, S): True where there is a token, None where none is
+    padding.
 
-    A row of padding only keeps its first place: attention to nothing has no value. Reading whether
-    there is padding waits for the device; where the tokens come from a compiled or captured
-    program, make the mask outside of it."""
+    A row that is all padding keeps its first place, because attention to nothing is undefined.
+    Reading whether there is padding waits for the device; for a compiled or exported program make
+    the mask outside of it.
+    """
     present_BS = tokens_BS != 0
     return visible_places(present_BS)
 
 
 def visible_places(present_BS: Tensor) -> Tensor | None:
-    """padding_mask, from what is present: bool (B, S)."""
+    """`padding_mask` of present_BS, bool, True where there is a token.
+
+    >>> visible_places(torch.tensor([[True, False]])).tolist()
+    [[[[True, False]]]]
+    """
     if not is_exporting() and bool(present_BS.all()):
         return None
     first_S = torch.arange(present_BS.shape[1], device=present_BS.device) == 0
@@ -39,13 +47,14 @@ def visible_places(present_BS: Tensor) -> Tensor | None:
 
 
 class Attention(WidensFrom):
-    """x_BTD -> (B, T, D): each place takes a mean of the values of the places it may look at,
-    weighed by query times key.
+    """x_BTD -> (B, T, D): for each place the mean of the values of the places it may see, weighted
+    by the softmax of query times key.
 
-    `memory` gives keys and values another width than D, for attention to a memory. Query, key,
-    value and output are matrices of their own: Muon makes each orthogonal, which a fused one would
-    not be. The weights of the mean are not dropped in training: that would forbid the fused
-    kernels, and dropping the output does as well."""
+    With `memory`, keys and values are made of a memory of that width. Query, key, value and output
+    are separate matrices, because Muon makes each orthogonal, which parts of a fused one would not
+    be. There is no dropout of the attention weights, which would rule out the fused kernels;
+    dropout of the output works as well. Raises ValueError for head counts that do not divide.
+    """
 
     def __init__(
         self,
@@ -66,7 +75,7 @@ class Attention(WidensFrom):
         self.num_heads, self.num_key_value_heads = num_heads, num_key_value_heads
         self.head_size = width // num_heads
         self.qk_norm = qk_norm
-        self.sharpness = 1.0  # what scores are multiplied by beside 1 / sqrt(E)
+        self.sharpness = 1.0  # a factor of the scores beside 1 / sqrt(E)
         narrow = self.head_size * num_key_value_heads
         self.query = nn.Linear(width, width, bias=bias)
         self.key = nn.Linear(memory or width, narrow, bias=bias)
@@ -84,11 +93,12 @@ class Attention(WidensFrom):
         layer: int = 0,
         places: NewPlaces | None = None,
     ) -> Tensor:
-        """Attention among the places of x, and with a cache to those it keeps.
+        """Attention among the places of x, and with a cache also to the cached ones.
 
-        `mask` is bool, True where a place may be looked at, and broadcasts to (B, H, T, S); it is
-        not combined with `causal`. `angles` turn queries and keys (rotary positions). With a cache,
-        `layer` and `places` say where the new keys are kept."""
+        `mask` is bool, True where a place may be seen, and broadcasts to (B, H, T, S); it is not
+        combined with `causal`. `angles` rotate queries and keys (rotary positions). With a cache,
+        `layer` and `places` say where new keys and values are stored.
+        """
         query_BHTE = self._heads(self.query(x_BTD), self.num_heads, angles)
         key_BGTE = self._heads(self.key(x_BTD), self.num_key_value_heads, angles)
         value_BGTE = self._split(self.value(x_BTD), self.num_key_value_heads).transpose(1, 2)
@@ -107,16 +117,16 @@ class Attention(WidensFrom):
         self.sharpness = (base.head_size / self.head_size) ** 0.5
 
     def scores(self, x_BTD: Tensor, angles: Angles | None = None) -> Tensor:
-        """What the softmax would take of every pair of places of x, (B, H, T, T); for looking
-        inside."""
+        """The scores that the softmax takes, for every pair of places of x, (B, H, T, T); for
+        inspection."""
         query_BHTE = self._heads(self.query(x_BTD), self.num_heads, angles)
         key_BGTE = self._heads(self.key(x_BTD), self.num_key_value_heads, angles)
         key_BHTE = key_BGTE.repeat_interleave(self.num_heads // self.num_key_value_heads, dim=1)
         return (query_BHTE * (self.sharpness * self.head_size**-0.5)) @ key_BHTE.mT
 
     def remember(self, memory_BSM: Tensor) -> tuple[Tensor, Tensor]:
-        """(keys, values) of a memory, (B, G, S, E) each: made once, looked at from every place that
-        follows."""
+        """(keys, values) of a memory, (B, G, S, E) each, computed once for all queries that
+        follow."""
         key_BGSE = self._heads(self.key(memory_BSM), self.num_key_value_heads, None)
         return key_BGSE, self._split(self.value(memory_BSM), self.num_key_value_heads).transpose(
             1, 2
@@ -133,8 +143,8 @@ class Attention(WidensFrom):
         return x_BTD.unflatten(-1, (heads, self.head_size))
 
     def _heads(self, x_BTD: Tensor, heads: int, angles: Angles | None) -> Tensor:
-        """Queries or keys (B, heads, T, E), normalised and turned as asked. They stay (B, T, heads,
-        E) in memory."""
+        """Queries or keys (B, heads, T, E), normalised and rotated where the layer does. In memory
+        they stay (B, T, heads, E)."""
         x_BTHE = self._split(x_BTD, heads)
         if self.qk_norm and angles is not None:
             x_BTHE = normalise_and_rotate(x_BTHE, angles, EPSILON)
@@ -158,7 +168,7 @@ class Attention(WidensFrom):
         group = self.num_heads // self.num_key_value_heads
         if group > 1:  # torch's own grouping (enable_gqa) leaves the fused kernel on a CPU
             key_BGSE, value_BGSE = (
-                each.repeat_interleave(group, dim=1) for each in (key_BGSE, value_BGSE)
+                tensor.repeat_interleave(group, dim=1) for tensor in (key_BGSE, value_BGSE)
             )
         y_BHTE = attention(query_BHTE, key_BGSE, value_BGSE, mask, causal)
         return self.output(y_BHTE.transpose(1, 2).flatten(-2))

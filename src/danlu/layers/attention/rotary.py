@@ -1,7 +1,8 @@
-"""Rotary positions: queries and keys are turned by an angle that grows with their place, so that their product tells the distance.
+"""Rotary positions: queries and keys are rotated by angles that grow with their place.
 
-B batch, T places, H heads, E size of a head. The first half of a head is turned against the second
-half, as in the Llama of Hugging Face: entries i and i + E / 2 are one plane.
+Their product then depends on the distance between the places.
+B batch, T places, H heads, E size of a head. The first half of a head is rotated against the second
+half, as in the Llama of Hugging Face: entries i and i + E / 2 form one plane.
 Source: Su et al., 2021, arXiv:2104.09864.
 """
 
@@ -22,8 +23,8 @@ Angles = tuple[Tensor, Tensor]
 
 
 class Rotary(nn.Module):
-    """angles(...) gives what `turn` needs for the places asked; the table grows with the longest
-    text seen."""
+    """The table of cosines and sines that `rotate` takes; it grows with the longest text seen.
+    Raises ValueError for an odd head size."""
 
     cosines: Tensor
     sines: Tensor
@@ -31,7 +32,7 @@ class Rotary(nn.Module):
     def __init__(self, head_size: int, context: int, theta: float = THETA) -> None:
         super().__init__()
         if head_size % 2:
-            raise ValueError(f"a head of {head_size} numbers cannot be turned in pairs")
+            raise ValueError(f"a head of {head_size} numbers cannot be rotated in pairs")
         self.head_size = head_size
         self.theta = theta
         cosines_TE, sines_TE = self._table(context)
@@ -39,8 +40,8 @@ class Rotary(nn.Module):
         self.register_buffer("sines", sines_TE, persistent=False)
 
     def _table(self, length: int) -> Angles:
-        """Cosines, and sines with the sign of their half, (T, E); in float64 first: float32 angles
-        of late places lose their last digits."""
+        """Cosines, and sines with the sign of their half, (T, E) each. Angles are computed in
+        float64, because in float32 those of late places lose their last digits."""
         planes = torch.arange(0, self.head_size, 2, dtype=torch.float64) / self.head_size
         angles = torch.arange(length, dtype=torch.float64)[:, None] * self.theta**-planes
         cosines, sines = angles.cos().float(), angles.sin().float()
@@ -52,7 +53,7 @@ class Rotary(nn.Module):
         if length > len(self.cosines):
             with torch.inference_mode(
                 False
-            ):  # a table made while answering must serve training, too
+            ):  # a table made in inference mode could not be used in training
                 cosines_TE, sines_TE = self._table(max(length, 2 * len(self.cosines)))
                 self.cosines, self.sines = cosines_TE.to(self.cosines), sines_TE.to(self.sines)
         if positions is None:
@@ -61,24 +62,31 @@ class Rotary(nn.Module):
 
 
 def rotate(x_BTHE: Tensor, angles: Angles) -> Tensor:
-    """Every head turned by the angles of its place; same shape and dtype."""
-    cosines, sines = (each.to(x_BTHE.dtype) for each in angles)
+    """Every head of x (B, T, H, E) rotated by the angles of its place; same shape and dtype.
+
+    >>> x = torch.ones(1, 1, 1, 2)
+    >>> rotate(x, Rotary(2, 4).angles(1)).flatten().tolist()
+    [1.0, 1.0]
+    """
+    cosines, sines = (table.to(x_BTHE.dtype) for table in angles)
     return torch.addcmul(x_BTHE * cosines, x_BTHE.roll(x_BTHE.shape[-1] // 2, -1), sines)
 
 
 def normalise_and_rotate(x_BTHE: Tensor, angles: Angles, epsilon: float) -> Tensor:
-    """Every head divided by its root mean square, then turned; same shape and dtype."""
+    """Every head divided by its root mean square, then rotated; same shape and dtype."""
     if under_vmap():
         return rotate(functional.rms_norm(x_BTHE, (x_BTHE.shape[-1],), eps=epsilon), angles)
     if torch.is_grad_enabled():
-        return _NormaliseAndTurn.apply(x_BTHE, *(each.to(x_BTHE.dtype) for each in angles), epsilon)  # type: ignore[no-any-return]
+        return _NormaliseAndTurn.apply(
+            x_BTHE, *(table.to(x_BTHE.dtype) for table in angles), epsilon
+        )  # type: ignore[no-any-return]
     return rotate(x_BTHE * inverse_rms(x_BTHE, epsilon).to(x_BTHE.dtype), angles)
 
 
 class _NormaliseAndTurn(torch.autograd.Function):
-    """Both in one, with one tensor kept for the gradient: a turn changes no product of heads, so
-    that the norm's gradient may be taken from the turned result y: dx = turn back((g - y mean(g y))
-    / root). On a CPU 2.2 ms for what takes torch 18 (2048 x 384, bfloat16)."""
+    """Both in one, keeping one tensor for the gradient: a rotation changes no inner product, so the
+    gradient of the norm can be taken from the rotated result y: dx = rotate back((g - y mean(g y))
+    / root). On a CPU 2.2 ms for what takes torch 18 ms (2048 x 384, bfloat16)."""
 
     @staticmethod
     def forward(ctx: Any, x_BTHE: Tensor, cosines: Tensor, sines: Tensor, epsilon: float) -> Tensor:

@@ -1,4 +1,4 @@
-"""Frames of recordings through convolutions that see nothing after a row's end.
+"""Convolutions over the frames of recordings that ignore what follows a row's end.
 
 B batch, T frames, F bands, C channels; t and f after a pooling or stride by two, rounded up.
 """
@@ -16,16 +16,21 @@ from danlu.layers.pooling import real_places
 
 
 def halved(lengths_B: Tensor) -> Tensor:
-    """How many places are left of each row after a step of two, rounded up."""
+    """The lengths after a pooling or stride by two, rounded up.
+
+    >>> halved(torch.tensor([3, 4])).tolist()
+    [2, 2]
+    """
     return (lengths_B + 1) // 2
 
 
 class FrameBlock(nn.Module):
-    """(x_BCTF, lengths_B) -> (B, D, t, f) and its lengths: convolution 3x3, batch normalization,
-    ReLU, twice; then pooling by two.
+    """(x_BCTF, lengths_B) -> (B, D, t, f) and its lengths: twice a 3x3 convolution, batch
+    normalization and ReLU; then pooling by two.
 
-    After every convolution what stands behind a row's end is 0 again: else the bias would grow into
-    the row from there."""
+    After every convolution the frames behind a row's end are set to 0 again, else the next
+    convolution would carry the bias from there into the row.
+    """
 
     def __init__(self, channels: int, width: int) -> None:
         super().__init__()
@@ -38,14 +43,13 @@ class FrameBlock(nn.Module):
         there = real_places(lengths_B, x_BCTF.shape[2])[:, None, :, None]
         x = functional.relu(self.first_norm(self.first(x_BCTF))) * there
         x = functional.relu(self.second_norm(self.second(x))) * there
-        # values are 0 or more: where a window reaches over the end, what it finds there changes no
-        # maximum
+        # values are 0 or more, so the zeros behind a row's end change no maximum
         return functional.max_pool2d(x, 2, ceil_mode=True), halved(lengths_B)
 
 
 class RecordingVector(nn.Module):
-    """{name: x_BTF, name_lengths: (B,)} -> (B, 2 D): blocks of convolutions, then mean and largest
-    value over the frames."""
+    """{name: x_BTF, name_lengths: (B,)} -> (B, 2 D): blocks of convolutions, then the mean and the
+    maximum over the frames."""
 
     def __init__(self, name: str, bands: int, widths: list[int]) -> None:
         super().__init__()

@@ -1,9 +1,10 @@
-"""What forecasters share: a window brought to its own level and spread, and its outputs brought back.
+"""Forecasting a window: normalise it reversibly, run a body, bring the outputs back to its scale.
 
 B batch, L moments of the past, H moments ahead, F variables of the window, V variables that are
 forecast, Q quantiles of each, C other columns of the window, K columns known ahead, S columns that
-stand still, N rows of a body, W width of a matrix. The V * Q columns of an output have the
-quantiles of a variable side by side."""
+do not change in time, N rows of a body, W width of a matrix. The V * Q columns of an output have
+the quantiles of one variable side by side.
+"""
 
 from __future__ import annotations
 
@@ -18,16 +19,19 @@ from torch.nn import functional
 from danlu.terms import InputSpec, OutputSpec
 
 Level = Literal["none", "last", "standard"]
-_LEAST_SPREAD = 1e-3  # of a window that stands still, in deviations of the training rows: what divides must not blow up noise
+# The smallest deviation that a window is divided by, in deviations of the training rows: else the
+# noise of a constant window would be magnified.
+_LEAST_SPREAD = 1e-3
 
 
 class ReversibleNorm(nn.Module):
-    """x_BLV -> (x on its own level, what brings outputs back): each window and variable by itself.
+    """x_BLV -> (normalised x, what `back` needs), separately for each window and variable.
 
-    none      as it is
-    last      minus the last value (N-Linear; Zeng et al., 2022, arXiv:2205.13504)
-    standard  minus its mean, divided by its deviation (reversible instance normalization; Kim et al., 2022). `learnt` adds a scale and
-              a shift of each variable between the two, as published; they help little
+    none      x unchanged
+    last      x minus its last value (N-Linear; Zeng et al., 2022, arXiv:2205.13504)
+    standard  x minus its mean, divided by its deviation (reversible instance normalization; Kim et
+              al., 2022). `learnt` adds a learnt scale and shift for each variable, as published;
+              they help little
     """
 
     def __init__(self, kind: Level, variables: int, learnt: bool = False) -> None:
@@ -50,7 +54,7 @@ class ReversibleNorm(nn.Module):
         return y_BLV, (level_B1V, spread_B1V)
 
     def back(self, y_BHVQ: Tensor, levels: tuple[Tensor, Tensor] | None) -> Tensor:
-        """Outputs on the level of the window, (B, H, V, Q)."""
+        """Outputs (B, H, V, Q) in the units of the window."""
         if levels is None:
             return y_BHVQ
         if self.scale is not None and self.shift is not None:
@@ -60,10 +64,12 @@ class ReversibleNorm(nn.Module):
 
 
 class SplitVariables(nn.Module):
-    """window_BLF -> (the V variables that are forecast, what else the window holds): by the names
-    of inputs and output.
+    """window_BLF -> (the V variables that are forecast; the other columns, None where there are
+    none).
 
-    `forecast` says where they stand, `others` where the rest does; `quantiles` is Q.
+    forecast, others   the columns of the window that belong to each, by the names of input and
+                       output; ValueError where the output names a column that the window lacks
+    quantiles          Q
     """
 
     def __init__(self, series: InputSpec, output: OutputSpec) -> None:
@@ -75,7 +81,7 @@ class SplitVariables(nn.Module):
                 f"the output continues {', '.join(output.of) or 'nothing'}, and the series holds {', '.join(series.names)}"
             )
         self.forecast = [series.names.index(name) for name in names]
-        self.others = [place for place in range(series.shape[1]) if place not in self.forecast]
+        self.others = [column for column in range(series.shape[1]) if column not in self.forecast]
         self.quantiles = output.size // len(names)
         self.first = self.forecast == list(range(len(names)))
 
@@ -87,8 +93,8 @@ class SplitVariables(nn.Module):
 
 
 class LinearOverTime(nn.Module):
-    """x_BLV -> (B, H, V, Q): every step ahead is a weighted sum of the L moments; one matrix for
-    all variables, or one for each."""
+    """x_BLV -> (B, H, V, Q): every step ahead is a weighted sum of the L moments; with `shared` one
+    matrix for all variables, else one for each."""
 
     def __init__(
         self, moments: int, steps: int, variables: int, quantiles: int, shared: bool
@@ -96,7 +102,7 @@ class LinearOverTime(nn.Module):
         super().__init__()
         self.quantiles, self.shared = quantiles, shared
         wide = steps * quantiles
-        # the mean of the past, from which the rest is learnt: a start that is a forecast already
+        # starts as the mean of the past, which is a forecast already
         self.weight = nn.Parameter(
             torch.full((wide, moments) if shared else (variables, wide, moments), 1 / moments)
         )
@@ -114,8 +120,8 @@ class LinearOverTime(nn.Module):
 
 @dataclass(frozen=True)
 class BodySizes:
-    """What a body sees: `moments` of `channels` numbers, `future` numbers at each of `steps` ahead,
-    `static` ones; it gives `size`."""
+    """The sizes of a body: it takes `channels` numbers at each of `moments`, `future` numbers at
+    each of `steps` ahead and `static` numbers, and gives `size` numbers for each step."""
 
     moments: int
     channels: int
@@ -126,12 +132,13 @@ class BodySizes:
 
 
 class Forecaster(nn.Module):
-    """inputs -> (B, H, V * Q), by a body (window (N, L, channels), future (N, H, K) or None, static
-    (N, S) or None) -> (N, H, size).
+    """inputs -> (B, H, V * Q), by a body that takes window (N, L, channels), future (N, H, K) or
+    None, static (N, S) or None, and gives (N, H, size).
 
-    Each variable goes through the body by itself, with other columns beside it and the same weights
-    for all; with `mix` all together. With `linear` the body learns what a linear forecast leaves
-    (Das et al., 2023, arXiv:2304.08424)."""
+    The body runs on each variable separately, with the other columns beside it and the same
+    weights; with `mix` on all variables together. With `linear` a linear forecast is added, so that
+    the body learns the rest (Das et al., 2023, arXiv:2304.08424).
+    """
 
     def __init__(
         self,
@@ -181,10 +188,11 @@ class Forecaster(nn.Module):
         return self.level.back(y_BHVQ, levels).flatten(2)
 
     def _one_by_one(self, x_BLV: Tensor, *beside: Tensor | None) -> Tensor:
-        """The body over each variable, as so many rows more of the batch."""
+        """The body run on each variable, as V times as many rows of the batch."""
         window_NLC = x_BLV.transpose(1, 2).reshape(-1, x_BLV.shape[1], 1)
         others, future, static = (
-            None if each is None else each.repeat_interleave(self.count, dim=0) for each in beside
+            None if tensor is None else tensor.repeat_interleave(self.count, dim=0)
+            for tensor in beside
         )
         if others is not None:
             window_NLC = torch.cat([window_NLC, others], dim=2)

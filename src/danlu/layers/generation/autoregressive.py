@@ -1,6 +1,6 @@
-"""Going on with sequences of tokens: one token after another from a model that predicts the next, for many prompts at once.
+"""Autoregressive generation: one token after another from a language model, for many prompts.
 
-B rows that still go on, T places, V vocabulary.
+B rows that are still generated, T places, V vocabulary.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ NEVER_DRAWN = (PADDING, UNKNOWN, BEGINNING, MASK)
 class Continuation:
     """Rows of tokens that grow by one at each `step`, until they end or are stopped.
 
-    Each row is a function of its own prompt, number, the seed and the weights; what else is
-    generated beside it changes nothing but the last digits of logits. The model sees the last
-    `context` tokens at most: a row that is full lets go of its first quarter and is read anew. A
-    model with `cache` and `extend` (danlu.layers.generation.kv_cache) reads each token once, any
-    other the whole row again.
+    Each row is a function of its own prompt and number, the seed and the weights; rows that are
+    generated beside it change the last digits of logits at most. The model sees the last `context`
+    tokens: a row that reaches that length drops its first quarter and is read again. A model with a
+    cache (danlu.layers.generation.kv_cache.Cached) reads each token once, any other reads the whole
+    row at every step.
 
     codes     the tokens of each row, prompt included
-    alive     the numbers of the rows that still go on
+    alive     the indices of the rows that are still generated
     """
 
     def __init__(
@@ -39,8 +39,8 @@ class Continuation:
         seed: int,
         numbers: Sequence[int] | None = None,
     ) -> None:
-        """`prompts` hold at least one token each; `numbers` tell which draws a row uses (0, 1, 2,
-        ...), where prompts come in portions."""
+        """Each of `prompts` has at least one token. `numbers` are the row numbers that select the
+        random draws (default 0, 1, 2, ...), for prompts that come in portions."""
         self.module = module
         self.context = max(context, 1)
         self.sampling = sampling
@@ -57,13 +57,14 @@ class Continuation:
         self._seen: Tensor | None = None
 
     def stop(self, row: int) -> None:
-        """Do not go on with a row."""
+        """Generate no more tokens of a row."""
         if row in self.alive:
             self.alive.remove(row)
 
     @torch.inference_mode()
     def step(self) -> dict[int, int]:
-        """One token more for every row alive: row -> token. A row whose token is END ends there."""
+        """Append one token to every row alive; gives row -> token. A row whose token is END is
+        alive no more."""
         if not self.alive:
             return {}
         logits_BV = self._logits().float()
@@ -84,7 +85,7 @@ class Continuation:
         return by_row
 
     def _seen_by(self, size: int) -> Tensor | None:
-        """Which tokens stand in each row alive, bool (B, V); None where nobody asks."""
+        """Which tokens each row alive holds, bool (B, V); None without a repetition penalty."""
         if self.sampling.repetition_penalty == 1:
             return None
         if self._seen is None:
@@ -125,8 +126,8 @@ class Continuation:
         return dict(zip(rows, _last(logits_BTV, sizes_B), strict=True))
 
     def _unread(self, rows: list[int]) -> tuple[Tensor, Tensor]:
-        """(the tokens of `rows` that no cache has read, PADDING at the end (B, T); how many each
-        has, (B,))."""
+        """(the tokens of `rows` that no cache has read, padded at the end, (B, T); how many each
+        row has, (B,))."""
         pieces = [self.codes[row][max(self._begins[row], self._read_to[row]) :] for row in rows]
         longest = max(map(len, pieces))
         tokens = torch.tensor(

@@ -22,13 +22,15 @@ GROWING = ("keys", "values")  # tensors with one entry a place, in their third d
 
 @dataclass(frozen=True)
 class NewPlaces:
-    """Where the next tokens stand.
+    """The places of the next tokens.
 
-    start        the place of the first, where all rows are equally long; else None
-    end          places that any row reaches, new ones included
+    start        the place of the first new token, where all rows are equally long; else None
+    end          the length of the longest row, new tokens included
     positions    int64 (B, T), the place of each token in its row, on the device
-    visible      bool (B, 1, T, S), which kept places (S = end) each new one may look at; None where that is all of them
-    causal       whether the cache was empty: plain causal attention among the new tokens, `visible` is None
+    visible      bool (B, 1, T, S), which cached places (S = end) each new one may see; None where
+                 it is all of them
+    causal       whether the cache was empty: plain causal attention among the new tokens; `visible`
+                 is then None
     """
 
     start: int | None
@@ -65,9 +67,15 @@ class Cache:
     """The state of `batch` rows.
 
     lengths   int64 (B,), on the CPU: tokens in each row
-    layers    one dict a layer: name -> Tensor, rows first. "keys" and "values" (B, H, places, E) of attention; a layer may keep
-              whatever else it needs under other names (keys and values of a memory, the state of a recurrent layer)
+    layers    one dict for each layer: name -> Tensor, rows first. Attention stores "keys" and
+              "values" (B, H, places, E); a layer may store other state under other names (keys and
+              values of a memory, the state of a recurrent layer)
     shared    the same for what all layers use (the mask of a memory)
+
+    >>> cache = Cache(batch=2, length=4, num_layers=1)
+    >>> cache.advance(3)
+    >>> cache.lengths.tolist(), cache.keep([0]).lengths.tolist()
+    ([3, 3], [3])
     """
 
     def __init__(self, batch: int, length: int, num_layers: int) -> None:
@@ -85,7 +93,7 @@ class Cache:
         return int(self.lengths.max()) if len(self.lengths) else 0
 
     def places(self, count: int, device: torch.device) -> NewPlaces:
-        """Where `count` more tokens a row stand; makes room for them."""
+        """The places of `count` more tokens in each row; makes room for them."""
         longest = self.longest
         end = longest + count
         self._grow(end)
@@ -100,7 +108,7 @@ class Cache:
     def write(
         self, layer: int, places: NewPlaces, keys_BHTE: Tensor, values_BHTE: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Keep the keys and values of new tokens; gives those of all places, (B, H, S, E) each."""
+        """Store the keys and values of new tokens; gives those of all places, (B, H, S, E) each."""
         kept = self.layers[layer]
         for name, new in (("keys", keys_BHTE), ("values", values_BHTE)):
             if name not in kept:
@@ -114,40 +122,41 @@ class Cache:
         return kept["keys"][:, :, : places.end], kept["values"][:, :, : places.end]
 
     def advance(self, count: int, sizes_B: Tensor | Sequence[int] | None = None) -> None:
-        """Count the new tokens: `count` in every row, or sizes_B[b] in row b. What was written
-        beyond is written over later."""
+        """Add `count` new tokens to the length of every row, or sizes_B[b] to that of row b. What
+        was stored beyond is overwritten later."""
         self.lengths = self.lengths + (
             count if sizes_B is None else torch.as_tensor(sizes_B, dtype=torch.int64, device="cpu")
         )
 
     def keep(self, rows: Sequence[int] | Tensor) -> Cache:
-        """A new cache of `rows` of this one, in their order; a row may stand there several
-        times."""
+        """A new cache of `rows` of this one, in their order; a row may be repeated."""
         rows = torch.as_tensor(rows, dtype=torch.int64, device="cpu")
-        found = Cache(0, self.capacity, len(self.layers))
-        found.lengths = self.lengths[rows]
-        found.layers = [
-            {name: each[rows.to(each.device)] for name, each in layer.items()}
+        kept = Cache(0, self.capacity, len(self.layers))
+        kept.lengths = self.lengths[rows]
+        kept.layers = [
+            {name: tensor[rows.to(tensor.device)] for name, tensor in layer.items()}
             for layer in self.layers
         ]
-        found.shared = {name: each[rows.to(each.device)] for name, each in self.shared.items()}
-        return found
+        kept.shared = {name: tensor[rows.to(tensor.device)] for name, tensor in self.shared.items()}
+        return kept
 
     def join(self, other: Cache) -> Cache:
         """A new cache: the rows of this one, then those of `other`, of the same model."""
-        found = Cache(0, max(self.capacity, other.capacity), len(self.layers))
-        found.lengths = torch.cat([self.lengths, other.lengths])
+        joined = Cache(0, max(self.capacity, other.capacity), len(self.layers))
+        joined.lengths = torch.cat([self.lengths, other.lengths])
         ones, others = [self.shared, *self.layers], [other.shared, *other.layers]
-        found.shared, *found.layers = (
-            _joined(*pair, len(self), len(other), found.capacity)
+        joined.shared, *joined.layers = (
+            _joined(*pair, len(self), len(other), joined.capacity)
             for pair in zip(ones, others, strict=True)
         )
-        return found
+        return joined
 
     def _grow(self, length: int) -> None:
         if length <= self.capacity:
             return
-        self.capacity = max(length, self.capacity * 3 // 2)  # in leaps: each one copies everything
+        self.capacity = max(
+            length, self.capacity * 3 // 2
+        )  # by half at once, because each growth copies everything
         for layer in self.layers:
             for name in layer.keys() & set(GROWING):
                 layer[name] = _padded(layer[name], 2, self.capacity)
@@ -156,10 +165,10 @@ class Cache:
 def _joined(
     one: dict[str, Tensor], other: dict[str, Tensor], rows: int, more: int, capacity: int
 ) -> dict[str, Tensor]:
-    """The tensors of both, one below the other; zeros where one of them has none of that name
-    yet."""
-    found = {}
-    for name in [*one, *(each for each in other if each not in one)]:
+    """The tensors of both caches, rows one after the other; zeros where one of them has none of
+    that name yet."""
+    tensors = {}
+    for name in [*one, *(tensor for tensor in other if tensor not in one)]:
         like = one.get(name, other.get(name))
         assert like is not None
         pair = [
@@ -167,12 +176,12 @@ def _joined(
             other.get(name, like.new_zeros(more, *like.shape[1:])),
         ]
         if name in GROWING:
-            pair = [_padded(each, 2, capacity) for each in pair]
-        for dimension in range(1, like.ndim):  # memories of different lengths, their masks
-            size = max(each.shape[dimension] for each in pair)
-            pair = [_padded(each, dimension, size) for each in pair]
-        found[name] = torch.cat(pair)
-    return found
+            pair = [_padded(tensor, 2, capacity) for tensor in pair]
+        for dimension in range(1, like.ndim):  # memories of different lengths, and their masks
+            size = max(tensor.shape[dimension] for tensor in pair)
+            pair = [_padded(tensor, dimension, size) for tensor in pair]
+        tensors[name] = torch.cat(pair)
+    return tensors
 
 
 def _padded(tensor: Tensor, dimension: int, size: int) -> Tensor:

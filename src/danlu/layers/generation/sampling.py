@@ -1,8 +1,8 @@
-"""From the logits of the next token to the token drawn: temperature, top-k, top-p, min-p, repetition penalty.
+"""Sampling the next token from logits: temperature, top-k, top-p, min-p, repetition penalty.
 
 Pure functions on logits_BV, applied in the order of Hugging Face's processors: repetition penalty,
-temperature, top-k, top-p, min-p; what is ruled out becomes minus infinity, and one token always
-stays.
+temperature, top-k, top-p, min-p. A token that is ruled out gets the logit minus infinity; at least
+one always stays.
 
 B rows, V vocabulary.
 """
@@ -25,9 +25,10 @@ class Sampling:
 
     temperature         logits are divided by it; 0: always the likeliest token
     top_k               only the k likeliest; None: all
-    top_p               only the likeliest that together have this probability; 1: all
+    top_p               only the likeliest that together reach this probability; 1: all
     min_p               only those at least this share as likely as the likeliest; 0: all
-    repetition_penalty  divides the positive logits of tokens that stand in the text already, multiplies negative ones; 1: none
+    repetition_penalty  divides the positive logits of tokens that the text holds already, and
+                        multiplies negative ones; 1: none
     """
 
     temperature: float = 1.0
@@ -38,8 +39,13 @@ class Sampling:
 
 
 def repetition_penalty(logits_BV: Tensor, seen_BV: Tensor, penalty: float) -> Tensor:
-    """Logits where tokens that stand in the text already (seen_BV, bool) are less likely. Source:
-    Keskar et al., 2019, arXiv:1909.05858."""
+    """Logits in which tokens that the text holds already (seen_BV, bool) are less likely. Source:
+    Keskar et al., 2019, arXiv:1909.05858.
+
+    >>> seen = torch.tensor([[True, True, False]])
+    >>> repetition_penalty(torch.tensor([[2.0, -2.0, 2.0]]), seen, 2.0).tolist()
+    [[1.0, -4.0, 2.0]]
+    """
     return torch.where(
         seen_BV, torch.where(logits_BV < 0, logits_BV * penalty, logits_BV / penalty), logits_BV
     )
@@ -73,8 +79,8 @@ def min_p(logits_BV: Tensor, p: float) -> Tensor:
 
 
 def filter_logits(logits_BV: Tensor, sampling: Sampling, seen_BV: Tensor | None = None) -> Tensor:
-    """The logits that the next token is drawn from, float32; seen_BV tells which tokens stand in
-    each text already."""
+    """The logits float32 that the next token is drawn from; seen_BV (bool) says which tokens each
+    text holds already."""
     logits_BV = logits_BV.float()
     if sampling.repetition_penalty != 1 and seen_BV is not None:
         logits_BV = repetition_penalty(logits_BV, seen_BV, sampling.repetition_penalty)
@@ -90,12 +96,16 @@ def filter_logits(logits_BV: Tensor, sampling: Sampling, seen_BV: Tensor | None 
 
 
 def draw(logits_BV: Tensor, uniform_B: Tensor) -> Tensor:
-    """A token a row, int64 (B,), by the inverse of the distribution function at uniform_B (float64
-    in [0, 1))."""
+    """One token for each row, int64 (B,): the inverse of the cumulative distribution at uniform_B,
+    float64 in [0, 1).
+
+    >>> draw(torch.zeros(1, 4), torch.tensor([0.6], dtype=torch.float64)).tolist()
+    [2]
+    """
     reached_BV = logits_BV.double().softmax(dim=1).cumsum(dim=1)
     goal_B1 = uniform_B[:, None] * reached_BV[:, -1:]
-    # the first place that has more than the goal: never one of probability 0, since the sum does
-    # not rise there
+    # the first token whose cumulative probability exceeds the goal: never one of probability 0,
+    # where the sum does not rise
     return (reached_BV <= goal_B1).sum(dim=1).clamp(max=logits_BV.shape[1] - 1)
 
 
@@ -107,10 +117,12 @@ def next_token(
     steps_B: Tensor,
     seen_BV: Tensor | None = None,
 ) -> Tensor:
-    """The next token of each row, int64 (B,): a function of its logits, the seed (or its own seed,
-    int64 (B,)), its number and how many it has drawn.
+    """The next token of each row, int64 (B,): a function of its logits, the seed, the row's number
+    and how many tokens it has drawn. So a text does not depend on those generated beside it.
 
-    So a text does not depend on what else is generated beside it.
+    seed       one for all rows, or int64 (B,)
+    rows_B     the number of each row, int64
+    steps_B    how many tokens each row has drawn, int64
     """
     logits_BV = filter_logits(logits_BV, sampling, seen_BV)
     if sampling.temperature == 0:

@@ -61,22 +61,22 @@ class TensorTree(nn.Module):
     def put(self, path: Sequence[str], tensor: Tensor, *, learns: bool) -> tuple[TensorTree, str]:
         """Keep a tensor under a path; the place and the name that it got there."""
         *groups, last = path
-        place: TensorTree = self
+        node: TensorTree = self
         for group in groups:
             within = {
-                key: each for key, each in place._modules.items() if isinstance(each, TensorTree)
+                key: child for key, child in node._modules.items() if isinstance(child, TensorTree)
             }
-            name = place._free(group, set(within))
+            name = node._free(group, set(within))
             if name not in within:
                 within[name] = TensorTree()
-                place.add_module(name, within[name])
-            place = within[name]
-        name = place._free(last, set())
+                node.add_module(name, within[name])
+            node = within[name]
+        name = node._free(last, set())
         if learns:
-            place.register_parameter(name, nn.Parameter(tensor))
+            node.register_parameter(name, nn.Parameter(tensor))
         else:
-            place.register_buffer(name, tensor)
-        return place, name
+            node.register_buffer(name, tensor)
+        return node, name
 
     def _free(self, wanted: str, shared: set[str]) -> str:
         """The wanted name, or with a number behind it where that one is taken by something else."""
@@ -118,49 +118,49 @@ class KerasNetwork(nn.Module):
         for (name, shape), ours in zip(self.wants, self.matched):
             _refuse_other_input(name, shape, ours, inputs[ours])
         self.weights = TensorTree()
-        known = {
+        layer_names = {
             str(each["config"]["name"])
             for each in keras_file.objects_in(dict(architecture))
             if "name" in each["config"]
         }
-        places = []
+        nodes = []
         for variable in body.variables:
             if variable.name == "seed_generator_state":
                 continue
             dtype = torch.float32 if "float" in str(variable.dtype) else torch.int64
             tensor = torch.zeros(tuple(variable.shape), dtype=dtype)
             learns = id(variable) in learning
-            place, name = self.weights.put(_path(variable.path, known), tensor, learns=learns)
+            node, name = self.weights.put(_path(variable.path, layer_names), tensor, learns=learns)
             if learns and not variable.trainable:
-                getattr(place, name).requires_grad_(False)
-            places.append((variable, place, name))
+                getattr(node, name).requires_grad_(False)
+            nodes.append((variable, node, name))
         seeds = [each for each in body.variables if each.name == "seed_generator_state"]
         # outside of what a module looks after: Keras' own copies of the weights are never used
-        self.held = (body, [variable for variable, _, _ in places], seeds)
-        self.places = _Places([(place, name) for _, place, name in places])
+        self.keras_parts = (body, [variable for variable, _, _ in nodes], seeds)
+        self.places = _Places([(node, name) for _, node, name in nodes])
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
-        body, variables, seeds = self.held
+        body, variables, seeds = self.keras_parts
         keras = library()
         values = self.places.values()
         first = inputs[self.matched[0]]
         pairs = [*zip(variables, values), *((seed, self._seed(first.device)) for seed in seeds)]
-        given = [
-            self._arranged(ours, shape, inputs[ours])
-            for ours, (_, shape) in zip(self.matched, self.wants)
+        arranged = [
+            self._arranged(input_name, shape, inputs[input_name])
+            for input_name, (_, shape) in zip(self.matched, self.wants)
         ]
         with keras.device(str(first.device)), keras.StatelessScope(state_mapping=pairs) as scope:
-            found = body(
-                given[0] if self.keys is None else self.keys(given), training=self.training
+            outputs = body(
+                arranged[0] if self.keys is None else self.keys(arranged), training=self.training
             )
         if self.training:
-            for (place, name), variable, value in zip(self.places.names, variables, values):
+            for (node, name), variable, value in zip(self.places.names, variables, values):
                 new = scope.get_current_value(variable)
-                if new is not value and name in place._buffers:
+                if new is not value and name in node._buffers:
                     with torch.no_grad():
                         value.copy_(new)
-        found = found.float()
-        return torch.cat([torch.zeros_like(found), found], dim=1) if self.two else found
+        outputs = outputs.float()
+        return torch.cat([torch.zeros_like(outputs), outputs], dim=1) if self.two else outputs
 
     def _seed(self, device: torch.device) -> Tensor:
         """What the draws of one layer of one update begin with: from torch's generator, in training
@@ -185,8 +185,8 @@ class KerasNetwork(nn.Module):
         if self.pixels == "normalised":
             return x_BCHW
         mean, std = (
-            torch.tensor(each, device=x_BCHW.device)[:, None, None]
-            for each in (described.mean, described.std)
+            torch.tensor(numbers, device=x_BCHW.device)[:, None, None]
+            for numbers in (described.mean, described.std)
         )
         unit_BCHW = x_BCHW * std + mean
         return unit_BCHW * 255 if self.pixels == "bytes" else unit_BCHW
@@ -194,7 +194,7 @@ class KerasNetwork(nn.Module):
     def load(self, weights: bytes, where: str) -> None:
         """Put the weights of a file (checked HDF5) into the module. DataError where they are not of
         this network."""
-        body, variables, _ = self.held
+        body, variables, _ = self.keras_parts
         keras = library()
         keras_file.check_weights(weights, where)
         with tempfile.TemporaryDirectory() as folder:
@@ -204,25 +204,25 @@ class KerasNetwork(nn.Module):
                 with keras.device("cpu"), keras.StatelessScope() as scope:
                     body.load_weights(path)
             except (ValueError, KeyError, OSError, RuntimeError, TypeError) as error:
-                said = str(error).strip().split("\n")[0][:300]
+                reason = str(error).strip().split("\n")[0][:300]
                 raise DataError(
-                    f"its weights are not those of its layers: {said}", where=where
+                    f"its weights are not those of its layers: {reason}", where=where
                 ) from None
         for variable, value in zip(variables, self.places.values()):
-            found = scope.get_current_value(variable)
-            if found is None or not torch.isfinite(found).all():
-                said = "is missing" if found is None else "holds NaN or infinite numbers"
-                raise DataError(f"its weight {variable.path} {said}.", where=where)
+            loaded = scope.get_current_value(variable)
+            if loaded is None or not torch.isfinite(loaded).all():
+                reason = "is missing" if loaded is None else "holds NaN or infinite numbers"
+                raise DataError(f"its weight {variable.path} {reason}.", where=where)
             with torch.no_grad():
-                value.copy_(found)
+                value.copy_(loaded)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> KerasNetwork:
         """A module with tensors of its own; the layers, which keep none, are shared."""
-        memo[id(self.held)] = self.held
-        made = self.__class__.__new__(self.__class__)
-        memo[id(self)] = made
-        made.__dict__.update(copy.deepcopy(self.__dict__, memo))
-        return made
+        memo[id(self.keras_parts)] = self.keras_parts
+        copied = self.__class__.__new__(self.__class__)
+        memo[id(self)] = copied
+        copied.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        return copied
 
 
 class _Places:
@@ -233,7 +233,7 @@ class _Places:
         self.names = names
 
     def values(self) -> list[Tensor]:
-        return [getattr(place, name) for place, name in self.names]
+        return [getattr(node, name) for node, name in self.names]
 
 
 # --- what the network is ------------------------------------------------------------------------------------------------
@@ -256,9 +256,9 @@ def _built(keras: Any, architecture: Mapping[str, Any]) -> tuple[Any, set[int], 
         NotImplementedError,
         MemoryError,
     ) as error:
-        said = str(error).strip().split("\n")[0][:300]
+        reason = str(error).strip().split("\n")[0][:300]
         raise PartError(
-            f"its config makes no network: {said}",
+            f"its config makes no network: {reason}",
             hint="save the network again with this version of Keras",
         ) from None
     if not isinstance(body, keras.Model) or not body.built or not body.inputs:
@@ -271,39 +271,41 @@ def _built(keras: Any, architecture: Mapping[str, Any]) -> tuple[Any, set[int], 
     layers = [body, *body._flatten_layers(include_self=False)]
     was = [(layer, layer.trainable) for layer in layers]
     body.trainable = True
-    learning = {id(each) for each in body.trainable_variables}
+    learning = {id(variable) for variable in body.trainable_variables}
     for layer, trainable in was:
         layer.trainable = trainable
     return body, learning, [layer.name for layer, trainable in was if not trainable]
 
 
 def _names(body: Any) -> list[str]:
-    return [str(each.name) for each in body.inputs]
+    return [str(keras_input.name) for keras_input in body.inputs]
 
 
-def _path(path: str, known: set[str]) -> list[str]:
+def _path(path: str, layer_names: set[str]) -> list[str]:
     """A variable's path without the numbers that Keras draws in the order in which a process builds
     layers."""
-    return [step if step in known else re.sub(r"_\d+$", "", step) for step in path.split("/")]
+    return [step if step in layer_names else re.sub(r"_\d+$", "", step) for step in path.split("/")]
 
 
 def _keys(architecture: Mapping[str, Any]) -> Any:
     """What puts the tensors of several inputs into the form that the network is called with; None
     for one input."""
-    asked = architecture["config"].get("input_layers")
-    if isinstance(asked, dict):
-        names = sorted(asked)  # as Keras flattens a dict
+    input_layers = architecture["config"].get("input_layers")
+    if isinstance(input_layers, dict):
+        names = sorted(input_layers)  # as Keras flattens a dict
         return lambda given: dict(zip(names, given))
-    several = isinstance(asked, list) and bool(asked) and isinstance(asked[0], list)
+    several = (
+        isinstance(input_layers, list) and bool(input_layers) and isinstance(input_layers[0], list)
+    )
     return list if several else None
 
 
 def _without_end(architecture: Mapping[str, Any], output: OutputSpec) -> dict[str, Any]:
     """The architecture whose last layer gives logits, where the outputs are classes or labels."""
-    made = copy.deepcopy(dict(architecture))
+    changed = copy.deepcopy(dict(architecture))
     if len(output.means) != 1 or output.means[0][0] == "numbers":
-        return made
-    config = made["config"]
+        return changed
+    config = changed["config"]
     layers = config["layers"]
     last = layers[-1] if layers else {}
     if "output_layers" in config:
@@ -311,7 +313,7 @@ def _without_end(architecture: Mapping[str, Any], output: OutputSpec) -> dict[st
         while isinstance(named, list) and named and isinstance(named[0], list):
             named = named[0]
         name = named[0] if isinstance(named, list) and named else ""
-        last = next((each for each in layers if each.get("name") == name), last)
+        last = next((layer for layer in layers if layer.get("name") == name), last)
     if last.get("class_name") in MODELS_WITHIN:  # a network whose end is another network
         inner = _without_end(last, output)
         last.update(inner)
@@ -324,7 +326,7 @@ def _without_end(architecture: Mapping[str, Any], output: OutputSpec) -> dict[st
             node["kwargs"] = {}  # a mask, which Activation does not take
     elif last.get("config", {}).get("activation") in _ENDS:
         last["config"]["activation"] = "linear"
-    return made
+    return changed
 
 
 MODELS_WITHIN = keras_file.MODELS
@@ -333,15 +335,15 @@ MODELS_WITHIN = keras_file.MODELS
 def _refuse_other_output(body: Any, output: OutputSpec) -> bool:
     """Whether the network's one output tells two classes apart. PartError where its outputs are not
     those that are asked for."""
-    (found,) = body.outputs
-    shape = tuple(found.shape[1:])
+    (keras_output,) = body.outputs
+    shape = tuple(keras_output.shape[1:])
     wanted = (output.steps, output.size) if output.per == "step" else (output.size,)
     if output.per == "row" and shape == (1,) and output.means == (("classes", 2),):
         return True
     if shape != wanted:
-        said = "x".join(map(str, shape)) or "single numbers"
+        own_shape = "x".join(map(str, shape)) or "single numbers"
         raise PartError(
-            f"its last layer gives {said} numbers a row, and the task asks for {'x'.join(map(str, wanted))}.",
+            f"its last layer gives {own_shape} numbers a row, and the task asks for {'x'.join(map(str, wanted))}.",
             hint=f"one for each of {', '.join(output.names[:5])}" if output.names else "",
         )
     return False
@@ -363,7 +365,7 @@ def _matched(
 
 
 def _refuse_other_input(
-    name: str, shape: tuple[int | None, ...], ours: str, described: InputSpec
+    name: str, shape: tuple[int | None, ...], input_name: str, described: InputSpec
 ) -> None:
     if described.kind == "image":
         channels, height, width = described.shape
@@ -385,9 +387,12 @@ def _refuse_other_input(
         len(shape) == len(form) and all(mine in (None, theirs) for mine, theirs in zip(shape, form))
         for form in forms
     ):
-        said = "x".join("any" if each is None else str(each) for each in shape) or "a single number"
+        own_shape = (
+            "x".join("any" if length is None else str(length) for length in shape)
+            or "a single number"
+        )
         raise PartError(
-            f"its input {name} takes {said}, and {ours} is {' or '.join('x'.join(map(str, form)) for form in forms)} a row.",
+            f"its input {name} takes {own_shape}, and {input_name} is {' or '.join('x'.join(map(str, form)) for form in forms)} a row.",
             hint="bring the data to that form (data.columns, data.transforms), or make a network for this one",
         )
 
@@ -415,8 +420,8 @@ def open_network(file: keras_file.KerasFile, where: str) -> Any:
             with keras.device("cpu"):
                 body.load_weights(path)
         except (ValueError, KeyError, OSError, RuntimeError, TypeError) as error:
-            said = str(error).strip().split("\n")[0][:300]
+            reason = str(error).strip().split("\n")[0][:300]
             raise DataError(
-                f"its weights are not those of its layers: {said}", where=where
+                f"its weights are not those of its layers: {reason}", where=where
             ) from None
     return body

@@ -56,7 +56,7 @@ class Pretrained(nn.Module):
         self.body = body
         self.labels = tuple(labels)
 
-    def load(self, folder: Path, theirs: Sequence[str]) -> list[str]:
+    def load(self, folder: Path, checkpoint_labels: Sequence[str]) -> list[str]:
         """Take the weights over; the names of the tensors that stay as they were drawn.
 
         `theirs` names the classes of the checkpoint. A head is taken over only where it tells the
@@ -69,31 +69,31 @@ class Pretrained(nn.Module):
                     output_loading_info=True, ignore_mismatched_sizes=True, config=self.body.config,
                 )  # fmt: skip
             except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
-                said = str(error).strip().split("\n")[0][:300]
+                reason = str(error).strip().split("\n")[0][:300]
                 raise ArtifactError(
-                    f"the checkpoint cannot be read: {said}.", where=str(folder)
+                    f"the checkpoint cannot be read: {reason}.", where=str(folder)
                 ) from None
-        missing = {*info["missing_keys"], *(each[0] for each in info["mismatched_keys"])}
+        missing = {*info["missing_keys"], *(parameter[0] for parameter in info["mismatched_keys"])}
         heads = {
             name
-            for name, each in self.body.named_parameters()
-            if is_head(name) and len(each) == len(self.labels)
+            for name, parameter in self.body.named_parameters()
+            if is_head(name) and len(parameter) == len(self.labels)
         }
         order = (
-            [list(theirs).index(name) for name in self.labels]
-            if set(theirs) == set(self.labels)
+            [list(checkpoint_labels).index(name) for name in self.labels]
+            if set(checkpoint_labels) == set(self.labels)
             else None
         )
         missing |= heads if order is None else set()
-        mine, found = self.body.state_dict(), other.state_dict()
-        if not set(mine) - missing:
+        own, loaded = self.body.state_dict(), other.state_dict()
+        if not set(own) - missing:
             raise ArtifactError("none of its tensors is one of this network.", where=str(folder))
-        for name, tensor in mine.items():
+        for name, tensor in own.items():
             if name not in missing:
                 tensor.copy_(
-                    found[name][order] if order is not None and name in heads else found[name]
+                    loaded[name][order] if order is not None and name in heads else loaded[name]
                 )
-        return sorted(f"body.{name}" for name in missing if name in mine)
+        return sorted(f"body.{name}" for name in missing if name in own)
 
 
 def is_head(name: str) -> bool:
@@ -138,8 +138,8 @@ class PretrainedText(Pretrained):
     def read_with(self, file_codes: Tensor) -> None:
         """Take over the codes of a tokenizer."""
         self.file_codes.copy_(file_codes)
-        known = [int(file_codes[code]) for code in (END, PADDING) if file_codes[code] >= 0]
-        self.substitute.fill_(known[0] if known else 0)
+        padding_codes = [int(file_codes[code]) for code in (END, PADDING) if file_codes[code] >= 0]
+        self.substitute.fill_(padding_codes[0] if padding_codes else 0)
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
         tokens_BT = inputs[self.name]
@@ -298,8 +298,10 @@ class PretrainedImage(Pretrained):
         super().__init__(body, labels)
         (mean, std), (mean_there, std_there) = (
             [
-                torch.tensor(list(each) * (channels if len(each) == 1 else 1), dtype=torch.float64)
-                for each in pair
+                torch.tensor(
+                    list(numbers) * (channels if len(numbers) == 1 else 1), dtype=torch.float64
+                )
+                for numbers in pair
             ]
             for pair in (ours, theirs)
         )

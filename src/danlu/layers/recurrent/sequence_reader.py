@@ -1,4 +1,4 @@
-"""What a recurrent network reads, and how its states become outputs: one vector a row, or one output a place.
+"""What a recurrent network reads, and its outputs: one vector a row, or one output a place.
 
 B batch, T places, I numbers at a place, D numbers of a state, S numbers of an output.
 """
@@ -18,11 +18,15 @@ from danlu.terms import PADDING
 
 
 def lengths_of(name: str, inputs: Mapping[str, Tensor]) -> Tensor:
-    """How many places each row of an input has, int64 (B,): told beside it (frames), seen by its
-    padding (tokens), or all (series)."""
-    told = inputs.get(f"{name}_lengths")
-    if told is not None:
-        return told
+    """How many places each row of an input has, int64 (B,): from NAME_lengths (frames), from its
+    padding (tokens), or all places (series).
+
+    >>> lengths_of("tokens", {"tokens": torch.tensor([[5, 7, 0]])}).tolist()
+    [2]
+    """
+    lengths = inputs.get(f"{name}_lengths")
+    if lengths is not None:
+        return lengths
     x = inputs[name]
     if x.is_floating_point():
         return torch.full((x.shape[0],), x.shape[1], dtype=torch.int64, device=x.device)
@@ -30,11 +34,12 @@ def lengths_of(name: str, inputs: Mapping[str, Tensor]) -> Tensor:
 
 
 class Reader(nn.Module):
-    """inputs -> (x_BTI, lengths_B): one or several inputs that have the same places, side by side
-    at each, and how many a row has.
+    """inputs -> (x_BTI, lengths_B): one or several inputs over the same places, concatenated at each
+    place, and the length of each row.
 
-    `bodies` make (B, T, size) of the input each; None takes it as it is (frames, series). A batch
-    without any place gets one of zeros."""
+    Each of `bodies` makes (B, T, size) of its input; None takes the input as it is (frames,
+    series). A batch without any place gets one place of zeros.
+    """
 
     def __init__(
         self, names: Sequence[str], bodies: Sequence[nn.Module | None], dropout: float
@@ -46,8 +51,12 @@ class Reader(nn.Module):
 
     def forward(self, inputs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         lengths_B = lengths_of(self.names[0], inputs)
-        found = [body(self._not_empty(inputs[name])) for name, body in zip(self.names, self.bodies)]
-        return self.dropout(found[0] if len(found) == 1 else torch.cat(found, dim=2)), lengths_B
+        embedded = [
+            body(self._not_empty(inputs[name])) for name, body in zip(self.names, self.bodies)
+        ]
+        return self.dropout(
+            embedded[0] if len(embedded) == 1 else torch.cat(embedded, dim=2)
+        ), lengths_B
 
     @staticmethod
     def _not_empty(x: Tensor) -> Tensor:
@@ -55,8 +64,7 @@ class Reader(nn.Module):
 
 
 class RowVector(nn.Module):
-    """inputs -> (B, D): what is left of a row that was read: its last states, or a pooling of
-    all."""
+    """inputs -> (B, D): the last states of a row, or with `pooling` a pooling of all its states."""
 
     def __init__(self, reader: Reader, recurrent: Recurrent, pooling: nn.Module | None) -> None:
         super().__init__()
@@ -71,8 +79,8 @@ class RowVector(nn.Module):
 
 
 class PlaceOutputs(nn.Module):
-    """inputs -> (B, T, S): an output for each place of the rows; `aside` makes (B, D) of a row's
-    other inputs, told at every place."""
+    """inputs -> (B, T, S): an output for each place. `aside` makes (B, D) of a row's other inputs,
+    which is appended to the state at every place; `after` changes the outputs (a CRF)."""
 
     def __init__(
         self,
@@ -108,18 +116,17 @@ class PlaceOutputs(nn.Module):
 
 
 class GeneratingPlaceOutputs(PlaceOutputs, Cached):
-    """The same in one direction over one input of tokens, which may come piece by piece: see
-    danlu.layers.generation.kv_cache."""
+    """PlaceOutputs in one direction over one input of tokens, which may come piece by piece
+    (danlu.layers.generation.kv_cache.Cached)."""
 
     def cache(self, batch: int, length: int) -> Cache:
-        """The state before the first token."""
+        """A cache that holds the state before the first token."""
         return Cache(batch, length, len(self.recurrent.forwards))
 
     def extend(
         self, tokens_BT: Tensor, cache: Cache, sizes_B: Tensor | Sequence[int] | None = None
     ) -> Tensor:
-        """The logits (B, T, S) of tokens that follow those in the cache, which then holds them as
-        well."""
+        """The logits (B, T, S) of tokens that are appended to the cache."""
         x_BTI, _ = self.reader({self.reader.names[0]: tokens_BT})
         sizes = None if sizes_B is None else torch.as_tensor(sizes_B, dtype=torch.int64)
         states_BTH = self.recurrent.resume(x_BTI, cache.layers, sizes)

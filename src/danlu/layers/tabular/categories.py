@@ -1,7 +1,6 @@
-"""Categories as numbers that are learnt: embeddings, and one weight a value for linear models.
+"""Categories as learnt numbers: embeddings, and for linear models one weight for each value.
 
-B batch, C columns, E size of an embedding, S output size. A code is 0 where the value is unknown or
-missing.
+B batch, C columns, E size of an embedding, S output size. Code 0 is an unknown or missing value.
 Source: Guo and Berkhahn, 2016, arXiv:1604.06737 (entity embeddings).
 """
 
@@ -17,11 +16,12 @@ from danlu.layers.embedding_size import embedding_size
 
 
 class CategoryTable(nn.Module):
-    """codes_BC int64 -> (B, C, E): each column's rows of one table that holds the columns one below
-    the other.
+    """codes_BC int64 -> (B, C, E): one embedding table for all columns, in which each column has its
+    own rows.
 
-    Weights are drawn with standard deviation `spread`. The row of code 0 starts at zero: what was
-    never seen in training then says nothing, rather than something at random."""
+    Weights are drawn with standard deviation `spread`. The row of code 0 starts at zero, so that a
+    value that training never saw has no random effect.
+    """
 
     offsets: Tensor
 
@@ -42,10 +42,10 @@ class CategoryTable(nn.Module):
 
 
 class CategoryEmbedding(nn.Module):
-    """codes_BC int64 -> (B, width): an embedding of each column, side by side; columns whose
-    embeddings have one size stand together.
+    """codes_BC int64 -> (B, width): the embeddings of all columns, concatenated; columns whose
+    embeddings have the same size are next to each other.
 
-    `size` is the size of every embedding; None takes `embedding_size` of each column's cardinality.
+    `size` is the size of every embedding; None: `embedding_size` of each column's cardinality.
     """
 
     order: Tensor
@@ -56,15 +56,15 @@ class CategoryEmbedding(nn.Module):
         for column, cardinality in enumerate(cardinalities):
             columns.setdefault(size or embedding_size(cardinality), []).append(column)
         self.lookups = nn.ModuleList(
-            CategoryTable([cardinalities[column] for column in members], each, each**-0.5)
-            for each, members in columns.items()
+            CategoryTable([cardinalities[column] for column in members], width, width**-0.5)
+            for width, members in columns.items()
         )
         order_C = torch.tensor([column for members in columns.values() for column in members])
         self.register_buffer("order", order_C, persistent=False)
         self.counts = [len(members) for members in columns.values()]
         self.widths = [
-            each for each, members in columns.items() for _ in members
-        ]  # in the order they stand side by side
+            width for width, members in columns.items() for _ in members
+        ]  # in the order of the output
         self.width = sum(self.widths)
 
     def forward(self, codes_BC: Tensor) -> Tensor:
@@ -77,10 +77,10 @@ class CategoryEmbedding(nn.Module):
 
 
 class CategoryWeights(nn.Module):
-    """codes_BC int64 -> (B, S): the sum over columns of a weight vector for each value; what
-    one-hot columns times a matrix give.
+    """codes_BC int64 -> (B, S): the sum over columns of one weight vector for each value, as one-hot
+    columns times a matrix.
 
-    Weights start at zero. `bias` adds a vector that is the same for all rows.
+    Weights start at zero. `bias` adds a learnt vector, the same for all rows.
     """
 
     def __init__(self, cardinalities: Sequence[int], output_size: int, *, bias: bool) -> None:

@@ -1,4 +1,4 @@
-"""Late fusion: each input is taken to a vector by a branch of its own, and the vectors meet before the last layer.
+"""Late fusion: a branch makes a vector of each input, and the vectors meet before the last layer.
 
 B batch, D features of all branches together.
 """
@@ -18,13 +18,14 @@ from danlu.layers.tabular.merging import TakeInput, concatenated
 from danlu.layers.text.summary import TokenSummary
 from danlu.terms import InputSpec
 
-# What makes (B, width) of one input's tensor, and width.
+# (a module that makes (B, width) of one input's tensor, width)
 Branch = tuple[nn.Module, int]
 
 
 def require_image(model: str, inputs: Mapping[str, InputSpec], smallest: int) -> None:
-    """Raise PartError unless there is an image, and all have at least `smallest` pixels a side."""
-    images = [(name, each.shape) for name, each in inputs.items() if each.kind == "image"]
+    """Raise PartError unless there is an image, and all images have sides of at least `smallest`
+    pixels; `model` is named in the message."""
+    images = [(name, spec.shape) for name, spec in inputs.items() if spec.kind == "image"]
     if not images:
         raise PartError(
             f"{model} needs an image, and the inputs hold none.",
@@ -33,7 +34,8 @@ def require_image(model: str, inputs: Mapping[str, InputSpec], smallest: int) ->
     for name, (_, height, width) in images:
         if min(height, width) < smallest:
             raise PartError(
-                f"{model} takes images from {smallest}x{smallest} pixels on, and those of {name} have {height}x{width}.",
+                f"{model} takes images of {smallest}x{smallest} pixels or more, and those of {name} "
+                f"have {height}x{width}.",
                 hint="choose model: mlp",
             )
 
@@ -43,29 +45,29 @@ def input_branches(
     image: Callable[[InputSpec], Branch],
     text: Callable[[InputSpec], Branch] | None = None,
 ) -> list[Branch]:
-    """A branch for each input: numbers as they are, categories embedded, tokens summed up or
-    through what `text` makes of them, an image through what `image` makes of it."""
+    """A branch for each input: numbers unchanged, categories embedded, tokens through `text` (None:
+    through a TokenSummary), an image through `image`."""
     return [
-        _branch(name, each, text if text is not None and each.kind == "tokens" else image, text)
-        for name, each in inputs.items()
+        _branch(name, spec, text if text is not None and spec.kind == "tokens" else image, text)
+        for name, spec in inputs.items()
     ]
 
 
 def _branch(
     name: str,
-    each: InputSpec,
+    spec: InputSpec,
     body_of: Callable[[InputSpec], Branch],
     text: Callable[[InputSpec], Branch] | None,
 ) -> Branch:
-    if each.kind == "numbers":
-        return TakeInput(name), each.shape[0]
-    if each.kind == "categories":
-        embedding = CategoryEmbedding(each.cardinalities)
+    if spec.kind == "numbers":
+        return TakeInput(name), spec.shape[0]
+    if spec.kind == "categories":
+        embedding = CategoryEmbedding(spec.cardinalities)
         return TakeInput(name, embedding), embedding.width
-    if each.kind == "tokens" and text is None:
-        summary = TokenSummary(each)
+    if spec.kind == "tokens" and text is None:
+        summary = TokenSummary(spec)
         return TakeInput(name, summary), summary.width
-    body, width = body_of(each)
+    body, width = body_of(spec)
     return TakeInput(name, body), width
 
 
@@ -78,11 +80,13 @@ def fuse_branches(
     dropout: float = 0.0,
     always_dense: bool = False,
 ) -> nn.Sequential:
-    """inputs -> (B, size): the branches side by side, a layer of `dense` where several meet (or
-    always), dropout, linear."""
+    """inputs -> (B, size): the branches concatenated, a layer of width `dense` where there are
+    several (or with `always_dense`), dropout, a linear layer."""
     layers: list[nn.Module] = [concatenated([branch for branch, _ in branches])]
     width = sum(width for _, width in branches)
-    if always_dense or len(branches) > 1:  # features of several inputs meet in a layer of their own
+    if (
+        always_dense or len(branches) > 1
+    ):  # features of several inputs interact in a layer of their own
         linear = nn.Linear(width, dense)
         init_linear(linear, activation_name)
         _share_equally(linear, [width for _, width in branches])
@@ -94,8 +98,8 @@ def fuse_branches(
 
 
 def _share_equally(linear: nn.Linear, widths: list[int]) -> None:
-    """Scales a layer's start so that each branch has as much say as another: else one number beside
-    a text of 128 is drowned."""
+    """Scale a layer's first weights so that every branch contributes the same variance: else a
+    single number would be lost beside a text of 128 features."""
     start, total = 0, sum(widths)
     with torch.no_grad():
         for width in widths:

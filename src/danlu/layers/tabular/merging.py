@@ -1,4 +1,4 @@
-"""From the dict of inputs to one tensor.
+"""Merging the dict of inputs into one tensor: taking one input, concatenating, adding.
 
 B batch, F features, D all features together.
 """
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 
 class TakeInput(nn.Module):
-    """inputs -> body(the input called `name`); without a body the input itself."""
+    """inputs -> body(inputs[name]); without a body inputs[name]."""
 
     def __init__(self, name: str, body: nn.Module | None = None) -> None:
         super().__init__()
@@ -25,7 +25,7 @@ class TakeInput(nn.Module):
 
 
 class Concatenate(nn.Module):
-    """inputs -> (B, D): what each branch makes of its inputs, side by side."""
+    """inputs -> (B, D): the outputs of all branches, concatenated."""
 
     def __init__(self, branches: list[nn.Module]) -> None:
         super().__init__()
@@ -36,7 +36,7 @@ class Concatenate(nn.Module):
 
 
 class Add(nn.Module):
-    """inputs -> the sum of what each branch makes of its inputs."""
+    """inputs -> the sum of the outputs of all branches."""
 
     def __init__(self, branches: list[nn.Module]) -> None:
         super().__init__()
@@ -51,5 +51,5 @@ class Add(nn.Module):
 
 
 def concatenated(branches: list[nn.Module]) -> nn.Module:
-    """The only branch, or the Concatenate of several."""
+    """Concatenate of several branches; a single one itself."""
     return branches[0] if len(branches) == 1 else Concatenate(branches)

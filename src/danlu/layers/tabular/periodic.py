@@ -1,4 +1,4 @@
-"""Numbers as sines and cosines of learnt frequencies, so that a network sees steps and cycles in them.
+"""Numbers as sines and cosines of learnt frequencies, so that a network can learn steps and cycles.
 
 B batch, F features, K frequencies, E size of an embedding.
 Source: Gorishniy et al., 2022, arXiv:2203.05556 (the form PLR: periodic, linear, ReLU).
@@ -15,11 +15,11 @@ EMBEDDING = 16
 
 
 class PeriodicEmbedding(nn.Module):
-    """x_BF -> (B, width): each feature itself, and EMBEDDING numbers made of its sines and cosines
-    at K frequencies of its own.
+    """x_BF -> (B, width): each feature, and EMBEDDING numbers made of its sines and cosines at K
+    frequencies of its own.
 
     embedding_f = relu(W_f [sin(2 pi c_f x_f), cos(2 pi c_f x_f)] + b_f), the frequencies c_f drawn
-    from a normal distribution with standard deviation `scale`. It expects features of unit scale.
+    from a normal distribution with standard deviation `scale`. Features should have unit scale.
     """
 
     def __init__(self, features: int, frequencies: int, scale: float) -> None:

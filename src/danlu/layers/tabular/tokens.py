@@ -1,4 +1,4 @@
-"""The inputs of tabular networks: which features belong to one column, and a token for each column.
+"""The inputs of tabular Transformers: the features of each column, and one token per column.
 
 B batch, F features, C columns, D width of a token.
 Source: Gorishniy et al., 2021, arXiv:2106.11959 (feature tokenizer).
@@ -21,17 +21,17 @@ from danlu.terms import InputSpec
 
 
 def features_per_column(numbers: InputSpec) -> list[int]:
-    """How many of the F features belong to each column, in their order; 1 each where nobody
-    says."""
+    """How many of the F features belong to each column, in their order; one each where the spec does
+    not say."""
     if not numbers.of:
         return [1] * numbers.shape[0]
     return [len(list(features)) for _, features in itertools.groupby(numbers.of)]
 
 
 class NumberTokens(nn.Module):
-    """x_BF -> (B, C, D): a vector for each column, linear in its features, with a bias.
+    """x_BF -> (B, C, D): one vector for each column, linear in its features, with a bias.
 
-    With `frequencies`, each feature is joined by its PeriodicEmbedding first.
+    With `frequencies`, the PeriodicEmbedding of each feature is appended first.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class NumberTokens(nn.Module):
         return torch.stack([x @ weight for x, weight in pieces], dim=1) + self.bias_CD
 
     def _by_column(self, x: Tensor) -> list[Tensor]:
-        """Numbers themselves, then their embeddings, brought column by column."""
+        """Features followed by their embeddings, reordered column by column."""
         features = sum(self.widths)
         plain, embedded = x[:, :features], x[:, features:]
         pairs = zip(
@@ -63,11 +63,11 @@ class NumberTokens(nn.Module):
             embedded.split([width * EMBEDDING for width in self.widths], 1),
             strict=True,
         )
-        return [each for pair in pairs for each in pair]
+        return [piece for pair in pairs for piece in pair]
 
 
 class FeatureTransformer(nn.Module):
-    """inputs -> (B, D): what a gathering token holds after a Transformer over the columns."""
+    """inputs -> (B, D): the class token after a Transformer over the columns."""
 
     def __init__(
         self, inputs: Mapping[str, InputSpec], sizes: StackSizes, frequencies: int, scale: float
@@ -81,8 +81,8 @@ class FeatureTransformer(nn.Module):
 
 
 class Tokens(nn.Module):
-    """inputs -> (B, 1 + C, D): a token that gathers, then one for each column of numbers, of
-    categories, and each text."""
+    """inputs -> (B, 1 + C, D): a class token, then one token for each column of numbers, each
+    column of categories and each text."""
 
     def __init__(
         self, inputs: Mapping[str, InputSpec], size: int, frequencies: int, scale: float
@@ -90,17 +90,17 @@ class Tokens(nn.Module):
         super().__init__()
         self.gathering_D = nn.Parameter((torch.rand(size) * 2 - 1) * size**-0.5)
         self.bodies = nn.ModuleList()
-        for name, each in inputs.items():
-            if each.kind == "numbers":
+        for name, spec in inputs.items():
+            if spec.kind == "numbers":
                 self.bodies.append(
                     TakeInput(
-                        name, NumberTokens(features_per_column(each), size, frequencies, scale)
+                        name, NumberTokens(features_per_column(spec), size, frequencies, scale)
                     )
                 )
-            elif each.kind == "categories":
-                self.bodies.append(TakeInput(name, CategoryTokens(each.cardinalities, size)))
+            elif spec.kind == "categories":
+                self.bodies.append(TakeInput(name, CategoryTokens(spec.cardinalities, size)))
             else:
-                self.bodies.append(TakeInput(name, TextToken(each, size)))
+                self.bodies.append(TakeInput(name, TextToken(spec, size)))
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
         tokens = [body(inputs) for body in self.bodies]
@@ -109,7 +109,7 @@ class Tokens(nn.Module):
 
 
 class TextToken(nn.Module):
-    """tokens -> (B, 1, D): a text as one token."""
+    """tokens (B, T) or (B, T, codes) -> (B, 1, D): a text as one token."""
 
     def __init__(self, described: InputSpec, size: int) -> None:
         super().__init__()
@@ -121,7 +121,7 @@ class TextToken(nn.Module):
 
 
 class CategoryTokens(nn.Module):
-    """codes_BC -> (B, C, D): the vector of each category, plus one of its column."""
+    """codes_BC -> (B, C, D): the vector of each category plus the vector of its column."""
 
     def __init__(self, cardinalities: Sequence[int], size: int) -> None:
         super().__init__()

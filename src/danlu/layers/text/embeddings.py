@@ -1,4 +1,4 @@
-"""A place of a text as one vector: embeddings of its word, its letters, its ending, its shape, side by side.
+"""A place of a text as one vector: embeddings of its word, letters, ending and shape, concatenated.
 
 B batch, T places, D codes of a place, L letters of a word, E size of an embedding, F filters.
 Letters by a small convolution: Santos and Zadrozny, 2014; Ma and Hovy, 2016, arXiv:1603.01354.
@@ -15,11 +15,13 @@ from torch.nn import functional
 from danlu.layers.embedding_size import embedding_size
 from danlu.terms import PADDING, UNKNOWN
 
-_TOGETHER = 8192  # words whose letters are looked at together: all at once would take a gigabyte where rows are scored
+# Words whose letters are convolved at once: all words of a scored batch would take a gigabyte.
+_TOGETHER = 8192
 
 
 def padded_embedding(cardinality: int, size: int, spread: float) -> nn.Embedding:
-    """An embedding drawn with standard deviation `spread`; that of padding is 0 and stays 0."""
+    """An embedding drawn with standard deviation `spread`; the vector of padding is 0 and stays
+    0."""
     table = nn.Embedding(cardinality, size, padding_idx=PADDING)
     table.spread = spread  # type: ignore[assignment]
     with torch.no_grad():
@@ -29,10 +31,9 @@ def padded_embedding(cardinality: int, size: int, spread: float) -> nn.Embedding
 
 
 class LetterConvolution(nn.Module):
-    """letters_NL int64 -> (N, filters): the strongest answer of each filter over three neighbouring
-    letters.
+    """letters_NL int64 -> (N, filters): the maximum of each filter over windows of three letters.
 
-    A word of fewer letters is padded with 0 at its end; windows without any letter take no part.
+    A word of fewer letters is padded with 0 at its end; windows without any letter are ignored.
     """
 
     def __init__(self, cardinality: int, size: int, filters: int) -> None:
@@ -56,11 +57,12 @@ class LetterConvolution(nn.Module):
 class WordEmbedding(nn.Module):
     """tokens_BT or tokens_BTD int64 -> (B, T, width).
 
-    `cardinalities` counts the codes of each of the D, and codes that have one name in `names` are
-    letters of one alphabet: they share a table and go through Letters. The first code is the word;
-    it becomes `size` numbers. Every other code becomes a small embedding. In training a share
-    `unknown` of the words is read as unknown (its letters stay), so that the model learns to do
-    without."""
+    `cardinalities` counts the values of each of the D codes. Codes with the same name in `names`
+    are letters of one alphabet: they share a table and a LetterConvolution. The first code is the
+    word, an embedding of `size`; every other code gets a small embedding. In training a share
+    `unknown` of the words is read as unknown (their letters stay), so that the model learns to
+    handle unknown words.
+    """
 
     def __init__(
         self,
@@ -107,17 +109,17 @@ class WordEmbedding(nn.Module):
         return codes_BT.masked_fill(chosen_BT & (codes_BT != PADDING), UNKNOWN)
 
     def drawn(self, codes_BT: Tensor) -> Tensor:
-        """A number from [0, 1) for each code; a method, so that a stack of models can draw for each
-        of them (danlu.training.population.batched_layers)."""
+        """One uniform number in [0, 1) for each code; a method, so that a stack of models can draw
+        for each of them (danlu.training.population.batched_layers)."""
         return torch.rand(codes_BT.shape, device=codes_BT.device)
 
 
 def _groups(count: int, names: Sequence[str]) -> list[tuple[int, int]]:
-    """(first code, how many) of neighbouring codes that share a name."""
+    """(index of the first, how many) of each run of codes with the same name."""
     groups: list[tuple[int, int]] = []
-    for place in range(count):
-        if groups and len(names) == count and place and names[place] == names[place - 1]:
+    for code in range(count):
+        if groups and len(names) == count and code and names[code] == names[code - 1]:
             groups[-1] = (groups[-1][0], groups[-1][1] + 1)
         else:
-            groups.append((place, 1))
+            groups.append((code, 1))
     return groups

@@ -1,8 +1,9 @@
-"""A row of tokens as one vector, for models that read a text beside other inputs: which tokens stand there, and which phrases.
+"""A row of tokens as one vector, for models that read a text beside other inputs.
 
+It tells which tokens the text has, and which phrases.
 B batch, T places, D codes of a place, E size of an embedding.
 Sources: Iyyer et al., 2015, "Deep unordered composition rivals syntactic methods" (the mean of
-embeddings); Kim, 2014, arXiv:1408.5882 (the strongest answer of filters over neighbouring tokens).
+embeddings); Kim, 2014, arXiv:1408.5882 (the maximum of filters over neighbouring tokens).
 """
 
 from __future__ import annotations
@@ -15,15 +16,15 @@ from danlu.layers.pooling import MaxPooling, MeanPooling
 from danlu.layers.text.embeddings import WordEmbedding
 from danlu.terms import PADDING, InputSpec
 
-SIZE = 64  # numbers that stand for a token, and filters over phrases
-PHRASE = 3  # tokens that a filter sees
-LETTERS = 16  # numbers that stand for a letter, where a place holds letters
+SIZE = 64  # width of a token's embedding, and number of filters over phrases
+PHRASE = 3  # tokens that a filter covers
+LETTERS = 16  # width of a letter's embedding, where a place holds letters
 UNKNOWN_SHARE = 0.02  # of the tokens that training reads as unknown
 
 
 class TokenSummary(nn.Module):
-    """tokens (B, T) or (B, T, D) int64 -> (B, width): the mean of the embeddings, and the strongest
-    answer of each filter."""
+    """tokens (B, T) or (B, T, D) int64 -> (B, width): the mean of the embeddings, and the maximum of
+    each filter."""
 
     def __init__(self, described: InputSpec, size: int = SIZE) -> None:
         super().__init__()
@@ -41,7 +42,7 @@ class TokenSummary(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         inside_BT = (tokens if tokens.ndim == 2 else tokens[:, :, 0]) != PADDING
-        # what stands at padding is 0, as is what lies beyond the longest row: a filter at a row's
+        # padding is 0, as is what the convolution adds after the longest row: a filter at a row's
         # end sees the same in every batch
         words_BTE = self.words(tokens).masked_fill(~inside_BT[:, :, None], 0.0)
         phrases_BTE = functional.relu(self.convolution(words_BTE.transpose(1, 2)).transpose(1, 2))

@@ -2,7 +2,8 @@
 
 B batch, T places, S places of a memory, D width, M width of a memory.
 Sources: Vaswani et al., 2017, arXiv:1706.03762 (normalization after each half of a block); before
-it: Xiong et al., 2020, arXiv:2002.04745."""
+it: Xiong et al., 2020, arXiv:2002.04745.
+"""
 
 from __future__ import annotations
 
@@ -23,8 +24,8 @@ from danlu.layers.transformer.feed_forward import FeedForward, Kind
 
 @dataclass(frozen=True)
 class StackSizes:
-    """What a stack is built of; `memory` is the width of what cross-attention looks at (None: there
-    is none)."""
+    """The options of a stack; `memory` is the width of what cross-attention sees (None: there is no
+    cross-attention)."""
 
     num_layers: int
     width: int
@@ -41,10 +42,10 @@ class StackSizes:
 
 
 class Block(ResidualBranch):
-    """x_BTD -> (B, T, D): x + attention(norm(x)), then + attention to a memory (where there is
-    one), then + feed_forward(norm(x)).
+    """x_BTD -> (B, T, D): x + attention(norm(x)), then, where there is a memory, the same with
+    cross-attention, then x + feed_forward(norm(x)).
 
-    Without `norm_first` norm(x + attention(x)), and so on.
+    Without `norm_first` each half is norm(x + attention(x)) instead.
     """
 
     def __init__(self, sizes: StackSizes) -> None:
@@ -63,7 +64,7 @@ class Block(ResidualBranch):
             width, sizes.feed_forward, sizes.feed_forward_width, bias=sizes.bias
         )
         self.dropout = Dropout(sizes.dropout) if sizes.dropout else nn.Identity()
-        self.branch = 1.0  # what each half adds is multiplied by it
+        self.branch = 1.0  # a factor of what each half adds
         self.norm_first = sizes.norm_first
 
     def forward(
@@ -79,7 +80,7 @@ class Block(ResidualBranch):
         layer: int = 0,
         places: NewPlaces | None = None,
     ) -> Tensor:
-        """See Stack; `memory` is here what `remember` gave."""
+        """As Stack.forward; `memory` is what `remember` gave."""
         if not self.norm_first:
             attended = self.attention(
                 x_BTD,
@@ -134,11 +135,12 @@ class Block(ResidualBranch):
 
 
 class Stack(nn.Module):
-    """x_BTD -> (B, T, D): blocks one after another and a last normalization, where the blocks do
-    not end in one. An encoder is causal=False, a decoder causal=True.
+    """x_BTD -> (B, T, D): blocks in sequence, and a last normalization where the blocks do not end
+    in one. causal=False makes an encoder, causal=True a decoder.
 
-    `rotary` turns the queries and keys of every block; without it x must tell its places (learned
-    or sinusoidal positions). Weights start as `start` says."""
+    `rotary` rotates the queries and keys of every block; without it x must contain its positions.
+    Weights are drawn by `init_weights`.
+    """
 
     def __init__(self, sizes: StackSizes, *, causal: bool, rotary: Rotary | None = None) -> None:
         super().__init__()
@@ -159,11 +161,12 @@ class Stack(nn.Module):
         memory_BSM: Tensor | None = None,
         memory_present_BS: Tensor | None = None,
     ) -> Tensor:
-        """The whole at once.
+        """All places at once.
 
-        present_BT, memory_present_BS   bool, where something stands (None: everywhere). A causal stack needs no present_BT: padding
-                                        stands at the end, where no token looks
-        memory_BSM                      what blocks with cross-attention look at
+        present_BT, memory_present_BS   bool, False at padding (None: no padding). A causal stack
+                                        needs no present_BT: padding is at the end, which no token
+                                        sees
+        memory_BSM                      what cross-attention sees
         """
         mask = None if self.causal or present_BT is None else visible_places(present_BT)
         memory_mask = None if memory_present_BS is None else visible_places(memory_present_BS)
@@ -181,7 +184,8 @@ class Stack(nn.Module):
         return self.norm(x_BTD)
 
     def remember(self, memory_BSM: Tensor, memory_present_BS: Tensor | None, cache: Cache) -> None:
-        """Keep in the cache what every block needs of a memory, once, before the first `extend`."""
+        """Store the keys and values of a memory for every block in the cache, once, before the first
+        `extend`."""
         if memory_present_BS is None:
             memory_present_BS = torch.ones(
                 memory_BSM.shape[:2], dtype=torch.bool, device=memory_BSM.device
@@ -191,12 +195,12 @@ class Stack(nn.Module):
             kept["memory_keys"], kept["memory_values"] = block.remember(memory_BSM)
 
     def cache(self, batch: int, length: int) -> Cache:
-        """An empty cache; see danlu.layers.generation.kv_cache."""
+        """An empty cache for `batch` rows with room for `length` tokens each."""
         return Cache(batch, length, len(self.blocks))
 
     def extend(self, x_BTD: Tensor, cache: Cache, places: NewPlaces) -> Tensor:
-        """(B, T, D) of new places after those that the cache holds; `places` is cache.places(T,
-        device). The caller advances the cache."""
+        """(B, T, D) of new places after those in the cache; `places` is cache.places(T, device).
+        The caller advances the cache."""
         angles = None if self.rotary is None else self.rotary.angles(places.end, places.positions)
         present_BS = cache.shared.get("memory_present")
         memory_mask = None if present_BS is None else visible_places(present_BS)
@@ -216,11 +220,12 @@ class Stack(nn.Module):
 
 
 def init_weights(stack: nn.Module) -> None:
-    """Draws the weights: normal, 1 / sqrt(inputs) wide, biases 0; what is added to the residual
-    stream starts ten times smaller.
+    """Draw the weights of linear layers, in place: normal with standard deviation 1 /
+    sqrt(inputs), biases 0; the last layer of each half of a block ten times smaller.
 
-    Blocks then begin close to the identity and every parameter still has a gradient, which it has
-    not where they begin at 0."""
+    Blocks then start close to the identity, and every parameter still has a gradient, which it
+    would not have if the last layers started at 0.
+    """
     for layer in stack.modules():
         if isinstance(layer, nn.Linear):
             nn.init.normal_(layer.weight, std=layer.in_features**-0.5)

@@ -1,8 +1,9 @@
-"""The Transformer encoder of texts and frames: every place sees the whole row.
+"""The Transformer encoder of texts and frames, in which every place sees the whole row.
 
-B batch, T places, I numbers that reading gives a place, D width, S numbers of an output.
+B batch, T places, I numbers that the reader gives for a place, D width, S numbers of an output.
 Source: Devlin et al., 2019, arXiv:1810.04805 (BERT); by default with the normalization before each
-half of a block."""
+half of a block.
+"""
 
 from __future__ import annotations
 
@@ -24,11 +25,12 @@ from danlu.layers.transformer.language_model import EMBEDDING_SPREAD
 
 
 class Encoder(nn.Module):
-    """inputs -> (x_BTD, present_BT): what each place means among all others, and which places there
-    are (bool).
+    """inputs -> (x_BTD, present_BT): a vector for each place in its context, and which places are no
+    padding (bool).
 
-    `size` counts the numbers that `reader` makes of a place. A row without any place counts as one
-    of padding. `context` is how many places learned positions reach (None: rotary ones)."""
+    `size` is how many numbers `reader` gives for a place. A row without any place counts as one
+    place of padding. `context` is the number of learned positions (None: rotary positions).
+    """
 
     def __init__(
         self,
@@ -61,15 +63,15 @@ class Encoder(nn.Module):
         present_BT = real_places(lengths_B.clamp(min=1), places)
         x_BTD = self.widen(x_BTI)
         if self.positions is not None:
-            x_BTD = x_BTD + self._told(places, lengths_B)
+            x_BTD = x_BTD + self._position_vectors(places, lengths_B)
         if self.norm is not None:
             x_BTD = self.norm(x_BTD)
         mask = (
             present_BT if is_exporting() or not bool(present_BT.all()) else None
-        )  # attention without a mask has faster kernels
+        )  # attention has faster kernels without a mask
         return self.stack(self.dropout(x_BTD), mask), present_BT
 
-    def _told(self, places: int, lengths_B: Tensor) -> Tensor:
+    def _position_vectors(self, places: int, lengths_B: Tensor) -> Tensor:
         assert self.positions is not None
         reach = self.positions.num_embeddings
         if (
@@ -78,8 +80,10 @@ class Encoder(nn.Module):
             return self.positions.weight[torch.arange(places, device=lengths_B.device)]
         if int(lengths_B.max()) > reach:
             raise PartError(
-                f"the model learned positions for {reach:,} places, and a row has {int(lengths_B.max()):,}.",
-                hint="shorten the row (max_length of its transform), or train with positions: rotary, which have no end",
+                f"the model learned positions for {reach:,} places, and a row has "
+                f"{int(lengths_B.max()):,}.",
+                hint="shorten the row (max_length of its transform), or train with positions: "
+                "rotary, which have no limit",
             )
         return self.positions.weight[
             torch.arange(places, device=lengths_B.device).clamp(max=reach - 1)
@@ -87,7 +91,7 @@ class Encoder(nn.Module):
 
 
 class EncodedRow(nn.Module):
-    """inputs -> (B, D): the places of a row pooled to one vector; `pooling` None takes the first
+    """inputs -> (B, D): the places of a row pooled to one vector; without `pooling` the first
     place."""
 
     def __init__(self, encoder: Encoder, pooling: nn.Module | None) -> None:
@@ -101,7 +105,7 @@ class EncodedRow(nn.Module):
 
 class EncodedPlaces(nn.Module):
     """inputs -> (B, T, S): an output for each place; `aside` makes (B, A) of a row's other inputs,
-    told at every place."""
+    which is appended at every place."""
 
     def __init__(self, encoder: Encoder, aside: nn.Module | None, head: nn.Module) -> None:
         super().__init__()
@@ -118,8 +122,7 @@ class EncodedPlaces(nn.Module):
 
 
 class Pooler(nn.Module):
-    """x_BTD, present_BT -> (B, D): the first place through a dense layer and tanh, as BERT has
-    it."""
+    """x_BTD, present_BT -> (B, D): the first place through a dense layer and tanh, as in BERT."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -130,8 +133,8 @@ class Pooler(nn.Module):
 
 
 class VocabularyHead(nn.Module):
-    """x_BTD -> (B, T, V): a dense layer, GELU and a normalization before the last layer, as BERT
-    tells a hidden token."""
+    """x_BTD -> (B, T, V): a dense layer, GELU and a normalization before the last layer, as in
+    BERT's masked language model."""
 
     def __init__(self, width: int, size: int) -> None:
         super().__init__()

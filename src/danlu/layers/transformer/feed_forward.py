@@ -22,13 +22,17 @@ Kind = Literal["gelu", "swiglu", "relu_squared"]
 
 
 def inner_width(kind: Kind, width: int) -> int:
-    """The usual inner width: 4 times the width; for swiglu, which has three matrices, 8/3 times, up
-    to a multiple of 32."""
+    """The usual inner width: 4 times the width; for swiglu, which has three matrices, 8/3 times,
+    rounded up to a multiple of 32.
+
+    >>> inner_width("gelu", 96), inner_width("swiglu", 96)
+    (384, 256)
+    """
     return 4 * width if kind != "swiglu" else -(-8 * width // 3 // 32) * 32
 
 
 class FeedForward(nn.Module):
-    """x_BTD -> (B, T, D), each place for itself."""
+    """x_BTD -> (B, T, D), separately for each place."""
 
     def __init__(
         self, width: int, kind: Kind = "swiglu", inner: int | None = None, *, bias: bool = False
@@ -52,15 +56,19 @@ class FeedForward(nn.Module):
 
 
 def squared_relu(x: Tensor) -> Tensor:
-    """relu(x)^2."""
+    """relu(x)^2, elementwise.
+
+    >>> squared_relu(torch.tensor([-1.0, 3.0])).tolist()
+    [0.0, 9.0]
+    """
     if torch.is_grad_enabled() and not under_vmap():
         return _SquaredRelu.apply(x)  # type: ignore[no-any-return]
     return functional.relu(x).square()
 
 
 class _SquaredRelu(torch.autograd.Function):
-    """Two passes over memory for the gradient, 2 g relu(x): on a CPU 2.6 ms with the forward pass,
-    torch's own 14 (2048 x 1536, bfloat16)."""
+    """Two passes over memory for the gradient 2 g relu(x): on a CPU 2.6 ms with the forward pass,
+    where torch's own takes 14 ms (2048 x 1536, bfloat16)."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:

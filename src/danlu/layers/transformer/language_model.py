@@ -2,7 +2,8 @@
 
 B batch, T places, D width, V codes of the vocabulary.
 Source: Radford et al., 2019 (GPT-2), with the parts that Llama (Touvron et al., 2023,
-arXiv:2302.13971) and the speed runs of nanoGPT (Jordan and others, 2024) changed."""
+arXiv:2302.13971) and the speed runs of nanoGPT (Jordan and others, 2024) changed.
+"""
 
 from __future__ import annotations
 
@@ -20,11 +21,13 @@ from danlu.layers.parametrization import VocabularyTables, WidensFrom
 from danlu.layers.quantization.weight_only import tied_product
 from danlu.layers.transformer.blocks import Stack, StackSizes
 
-# What enters the first block is of the size of what a block adds. With GPT-2's 0.02 the first
-# blocks drown it: 1.750 in place of 1.718 nats a character of tinyshakespeare after 0.6 M tokens
-# (size nano).
+# The input of the first block is as large as what a block adds. With GPT-2's 0.02 it would be lost
+# beside what the first blocks add: 1.750 in place of 1.718 nats a character of tinyshakespeare after
+# 0.6 M tokens (size nano).
 EMBEDDING_SPREAD = 0.5
-HEAD_SPREAD = 0.02  # small logits: the first loss is close to the logarithm of V; an embedding that is the head as well starts like it
+# Small logits, so that the first loss is close to the logarithm of V. A tied embedding starts like
+# the head.
+HEAD_SPREAD = 0.02
 
 
 class Head(nn.Linear, VocabularyTables):
@@ -39,12 +42,12 @@ class Head(nn.Linear, VocabularyTables):
 
 
 class LanguageModel(WidensFrom, Cached):
-    """{input: tokens_BT int64} -> logits_BTV float32: what may follow each token, from it and those
-    before it alone.
+    """{name: tokens_BT int64} -> logits_BTV float32 of the token that follows each token, given it
+    and those before it.
 
-    `context` is how many places learned positions reach (None: rotary positions, which have no
-    end). A tied head multiplies by the embedding's own weights. Codes of padding, which stand at
-    the end, change nothing before them."""
+    `context` is the number of learned positions; with `rotary` there is no limit. A tied head
+    multiplies by the embedding's weights. Padding at the end changes nothing before it.
+    """
 
     def __init__(
         self,
@@ -70,7 +73,7 @@ class LanguageModel(WidensFrom, Cached):
         turning = Rotary(sizes.width // sizes.num_heads, context, theta) if rotary else None
         self.stack = Stack(sizes, causal=True, rotary=turning)
         self.head = None if tied else Head(sizes.width, cardinality)
-        self.tied_multiplier = 1.0  # of what a tied head reads
+        self.tied_multiplier = 1.0  # a factor of the input of a tied head
 
     def forward_multipliers(self) -> dict[str, float]:
         return {"tied_multiplier": self.tied_multiplier}
@@ -87,15 +90,13 @@ class LanguageModel(WidensFrom, Cached):
         return self._logits(self.stack(self._embedded(tokens_BT, None)))
 
     def cache(self, batch: int, length: int) -> Cache:
-        """An empty cache for `batch` rows with room for `length` tokens each; see
-        danlu.layers.generation.kv_cache."""
+        """An empty cache for `batch` rows with room for `length` tokens each."""
         return self.stack.cache(batch, length)
 
     def extend(
         self, tokens_BT: Tensor, cache: Cache, sizes_B: Tensor | Sequence[int] | None = None
     ) -> Tensor:
-        """logits_BTV of tokens appended to the cache's rows, of which row b's first sizes_B[b] are
-        real (None: all)."""
+        """Append tokens to the cache and give their logits_BTV; see Cached."""
         places = cache.places(tokens_BT.shape[1], tokens_BT.device)
         x_BTD = self.stack.extend(self._embedded(tokens_BT, places.positions), cache, places)
         cache.advance(tokens_BT.shape[1], sizes_B)
@@ -117,8 +118,9 @@ class LanguageModel(WidensFrom, Cached):
         last = int(positions_BT.max()) if positions_BT.numel() else 0
         if last >= self.context:
             raise PartError(
-                f"the model learned positions for {self.context:,} tokens, and a text has {last + 1:,}.",
-                hint="shorten the text, or train with positions: rotary, which have no end",
+                f"the model learned positions for {self.context:,} tokens, and a text has "
+                f"{last + 1:,}.",
+                hint="shorten the text, or train with positions: rotary, which have no limit",
             )
         return positions_BT
 

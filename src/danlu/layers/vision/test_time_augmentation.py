@@ -1,4 +1,4 @@
-"""Test-time augmentation: a row's images seen several ways, and the mean of what a model answers to each.
+"""Test-time augmentation: the mean of a model's outputs for several views of each image.
 
 B batch, C channels, H height, W width, K views.
 Source: Krizhevsky et al., 2012 (the mean over crops and reflections).
@@ -21,33 +21,34 @@ View = Literal["flip", "shift"]
 Inputs = Mapping[str, Tensor]
 
 
-class TestTimeAugmentation:
-    """views(forward, inputs) -> float32 (B, S): the mean of the answers to the images as they are,
-    mirrored (flip), and moved by a pixel to the upper left and the lower right, the edge repeated
-    (shift); with both also mirrored and moved.
+class AveragedViews:
+    """averaged(forward, inputs) -> float32 (B, S): the mean of the outputs for several views of the
+    images: as they are; mirrored ("flip"); shifted by one pixel to the upper left and to the lower
+    right, the edge repeated ("shift"); with both also mirrored and shifted.
 
-    Raises PartError where there is no image, or where outputs are not one a row.
+    Raises PartError where there is no image, or where the output is not one for each row.
     """
 
     def __init__(
-        self, asked: Sequence[View], inputs: Mapping[str, InputSpec], output: OutputSpec
+        self, views: Sequence[View], inputs: Mapping[str, InputSpec], output: OutputSpec
     ) -> None:
-        self.asked = tuple(asked)
+        self.views = tuple(views)
         self.output = output
-        self.images = [name for name, each in inputs.items() if each.kind == "image"]
-        if self.asked and not self.images:
+        self.images = [name for name, spec in inputs.items() if spec.kind == "image"]
+        if self.views and not self.images:
             raise PartError(
                 "data.test_time_augmentation changes images, and the inputs hold none.",
                 hint="leave test_time_augmentation out",
             )
-        if self.asked and output.per != "row":
+        if self.views and output.per != "row":
             raise PartError(
-                f"data.test_time_augmentation needs one answer a row, and the task asks for one a {output.per}.",
+                "data.test_time_augmentation needs one answer a row, and the task has one a "
+                f"{output.per}.",
                 hint="leave test_time_augmentation out",
             )
 
     def __call__(self, forward: Callable[[dict[str, Tensor]], Tensor], inputs: Inputs) -> Tensor:
-        if not self.asked:
+        if not self.views:
             return forward(dict(inputs))
         return average_outputs(
             torch.stack(
@@ -58,18 +59,22 @@ class TestTimeAugmentation:
 
     def _views(self, inputs: Inputs) -> list[dict[str, Tensor]]:
         views = [{name: inputs[name] for name in self.images}]
-        if "shift" in self.asked:
+        if "shift" in self.views:
             views += [
                 {name: shift_image(inputs[name], by) for name in self.images} for by in (1, -1)
             ]
-        if "flip" in self.asked:
+        if "flip" in self.views:
             views += [{name: image.flip(3) for name, image in view.items()} for view in views]
         return views
 
 
 def shift_image(x_BCHW: Tensor, by: int) -> Tensor:
-    """The image moved down and to the right by `by` pixels (to the upper left where it is
-    negative); the edge is repeated."""
+    """The image shifted down and to the right by `by` pixels (up and to the left where it is
+    negative); the edge is repeated.
+
+    >>> shift_image(torch.tensor([[[[1.0, 2.0]]]]), 1).tolist()
+    [[[[1.0, 1.0]]]]
+    """
     far = abs(by)
     padded = functional.pad(x_BCHW, (far, far, far, far), mode="replicate")
     start, (height, width) = far - by, x_BCHW.shape[2:]

@@ -100,7 +100,10 @@ def test_the_second_start_gives_the_same_table_without_reading_the_source(
 ) -> None:
     source = part(rested(tmp_path / "a.csv"), test=str(rested(tmp_path / "b.csv")))
     plain, digest = cache.load_table(source, {}, use_cache=False)
-    first, second = cache.load_table(source, {}, use_cache=True), cache.load_table(source, {}, use_cache=True)
+    first, second = (
+        cache.load_table(source, {}, use_cache=True),
+        cache.load_table(source, {}, use_cache=True),
+    )
     assert builds == ["csv", "csv"]
     assert first[1] == second[1] == digest
     assert_equal(plain, first[0])
@@ -205,7 +208,9 @@ def test_every_change_of_content_or_reading_is_another_table(home: Path, tmp_pat
     digests = [cache.load_table(part(path), {}, True)[1]]
     digests.append(cache.load_table(part(path, missing=["1"]), {}, True)[1])
     digests.append(cache.load_table(part(path), {"age": ColumnOptions(kind="category")}, True)[1])
-    digests.append(cache.load_table(part(path), {"age": ColumnOptions(on_error="missing")}, True)[1])
+    digests.append(
+        cache.load_table(part(path), {"age": ColumnOptions(on_error="missing")}, True)[1]
+    )
     path.write_text(CSV.replace("Rome", "Oslo", 1))
     digests.append(cache.load_table(part(path), {}, True)[1])
     assert len(set(digests)) == 5

@@ -517,6 +517,6 @@ def test_what_is_no_image_is_refused_by_row_and_column(cell: Any) -> None:
 
 
 def test_the_kinds_of_a_schema_can_be_asked_of_a_source() -> None:
-    assert column_options({"age": {"kind": "number"}, "photo": {"kind": "image", "shape": [1, 1, 1]}}) == {
-        "age": ColumnOptions(kind="number")
-    }
+    assert column_options(
+        {"age": {"kind": "number"}, "photo": {"kind": "image", "shape": [1, 1, 1]}}
+    ) == {"age": ColumnOptions(kind="number")}

@@ -73,8 +73,8 @@ def main() -> int:
 
     checked = read_recipe(recipe(wish.trials, wish.on, wish.sampler))
     with Interruption() as interruption, keep_in_memory(), Study(checked, home / "study") as study:
-        setting = SearchContext(study.tune, interruption, study.plan, notify=tell)
-        import_module(f"danlu.search.executors.{wish.on}").run(study, setting)
+        context = SearchContext(study.tune, interruption, study.plan, notify=tell)
+        import_module(f"danlu.search.executors.{wish.on}").run(study, context)
         seconds = sum(record.seconds for record in study.trials())
     shutil.rmtree(home)
     tenth = max(len(memory) // 10, 1)

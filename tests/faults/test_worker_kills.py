@@ -25,13 +25,13 @@ def test_a_study_whose_workers_are_killed_is_the_one_never_killed(
         recipe,
         tmp_path / "study",
         expected,
-        ("worker", "nursery", "study", "worker"),
+        ("worker", "fork_server", "study", "worker"),
         random.Random(3),
         found,
         count,
     )
     assert not count.differing
-    assert count.killed == {"worker": 2, "nursery": 1, "study": 1}
+    assert count.killed == {"worker": 2, "fork_server": 1, "study": 1}
 
 
 def test_an_interruption_is_passed_on_and_the_same_command_goes_on(

@@ -30,7 +30,7 @@ from typing import Any
 from hard_recipes import RECIPES
 from lives import Life, Lives, lives, write_recipe
 
-from danlu.search.executors.scheduler import LIVES, newest_checkpoint
+from danlu.search.executors.scheduler import MAX_LOSSES, newest_checkpoint
 
 WORKERS = 2
 MOST = 12  # kills of one study
@@ -42,7 +42,7 @@ class Count:
 
     studies: int = 0
     equal: int = 0
-    killed: dict[str, int] = field(default_factory=lambda: {"worker": 0, "nursery": 0, "study": 0})
+    killed: dict[str, int] = field(default_factory=lambda: {"worker": 0, "fork_server": 0, "study": 0})
     orphans: int = 0
     differing: list[Any] = field(default_factory=list)
 
@@ -54,7 +54,7 @@ class Count:
     def sentence(self) -> str:
         """The result in one line."""
         return (
-            f"{self.equal} of {self.studies} studies equal; killed: {self.killed['worker']} workers, {self.killed['nursery']} times what "
+            f"{self.equal} of {self.studies} studies equal; killed: {self.killed['worker']} workers, {self.killed['fork_server']} times what "
             f"they are forked from, {self.killed['study']} times the study itself ({self.orphans} orphans left)"
         )
 
@@ -134,7 +134,7 @@ class Strikes:
     def permits(self, trial: Path) -> bool:
         """Whether it may lose another worker now."""
         times, step = self.since.get(trial, (0, -1))
-        return times < LIVES - 1 or newest_checkpoint(trial) > step
+        return times < MAX_LOSSES - 1 or newest_checkpoint(trial) > step
 
     def note(self, trial: Path) -> None:
         """It lost one."""
@@ -147,34 +147,34 @@ class Strikes:
 
 
 def strike(life: Life, what: str, draw: random.Random, strikes: Strikes, count: Count) -> bool:
-    """Kill a "worker" of a running study, what they are forked from ("nursery"), or the "study"
+    """Kill a "worker" of a running study, what they are forked from ("fork_server"), or the "study"
     itself; False where it is no time for it."""
-    nursery = next(iter(children(life.pid)), None)
-    if nursery is None:
+    fork_server = next(iter(children(life.pid)), None)
+    if fork_server is None:
         return False
-    with stopped(nursery):  # so that nobody is born meanwhile
-        workers = {each: trial_of(each) for each in children(nursery)}
+    with stopped(fork_server):  # so that no worker starts meanwhile
+        workers = {each: trial_of(each) for each in children(fork_server)}
         hit = {
             each: trial
             for each, trial in workers.items()
             if trial is not None and strikes.permits(trial)
         }
         if not hit or (
-            what == "nursery" and len(hit) < WORKERS
+            what == "fork_server" and len(hit) < WORKERS
         ):  # else one that is just beginning would be struck unseen
             return False
         if what == "study":
             os.kill(life.pid, signal.SIGKILL)
             life.wait()
-            _left([nursery, *workers], count)
+            _left([fork_server, *workers], count)
         else:
-            struck = hit if what == "nursery" else dict([draw.choice(sorted(hit.items()))])
+            struck = hit if what == "fork_server" else dict([draw.choice(sorted(hit.items()))])
             for worker, trial in struck.items():
                 os.kill(
                     worker, signal.SIGSTOP
                 )  # so that the checkpoints are looked at as they are when it dies
                 strikes.note(trial)
-            os.kill(nursery if what == "nursery" else next(iter(struck)), signal.SIGKILL)
+            os.kill(fork_server if what == "fork_server" else next(iter(struck)), signal.SIGKILL)
     count.killed[what] += 1
     return True
 
@@ -257,7 +257,7 @@ def main() -> int:
         expected = unbroken(recipe, home / "unbroken", found)
         while count.kills < wish.kills and not count.differing:
             whats = draw.choices(
-                ("worker", "nursery", "study"), (8, 1, 1), k=min(MOST, wish.kills - count.kills)
+                ("worker", "fork_server", "study"), (8, 1, 1), k=min(MOST, wish.kills - count.kills)
             )
             killed_study(
                 recipe, home / f"study-{count.studies}", expected, whats, draw, found, count

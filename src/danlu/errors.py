@@ -1,22 +1,22 @@
-"""Every error danlu raises on purpose.
+"""The errors that danlu raises on purpose.
 
     DanluError                 exit code 2: wrong use or wrong input
     ├── RecipeError            every problem of a recipe, all at once, each with file:line
-    ├── PartError              a part that does not exist or breaks its shelf's promise
-    ├── DataError              a file, row or column that cannot be read as asked
+    ├── PartError              a part that does not exist, or lacks what its shelf requires
+    ├── DataError              a file, row or column that cannot be read
     ├── PlacementError         a device, dtype or thread count this machine does not have
     ├── MissingExtra           a library that is not installed; names the extra to install
-    ├── RunError               a run folder that cannot be used (other recipe, in use, unwritable, no room)
-    │   └── RunHeld            another process trains in it at this moment
-    ├── ServerBusy             a server that has as much to do as it may take on
-    ├── TrainingStopped        exit code 3: training stopped itself (NaN, divergence)
+    ├── RunError               a run folder that cannot be used (another recipe's, in use, no room)
+    │   └── RunHeld            another process is training in it
+    ├── ServerBusy             a server with as many requests as it accepts
+    ├── TrainingStopped        exit code 3: training stopped by itself (NaN, divergence)
     ├── CheckpointError        exit code 4: no usable checkpoint
     ├── ArtifactError          exit code 4: no usable artifact
-    ├── ExportError            exit code 4: an export that does not answer as its artifact does
-    └── Interrupted            exit code 130 or 143: a signal; the state is saved
+    ├── ExportError            exit code 4: an export that predicts something else than its artifact
+    └── Interrupted            exit code 130 or 143: a signal stopped it; the state is saved
 
-A message says the rule, the value and where; the hint says the remedy. What is raised here is shown
-without a traceback."""
+A message says which rule was broken, by which value and where; the hint says the remedy. The command
+line shows these errors without a traceback."""
 
 from __future__ import annotations
 
@@ -27,8 +27,16 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong: where (file:line, or file row column), what rule it breaks with
-    which value, and the remedy."""
+    """One thing that is wrong.
+
+    where    file:line, or file, row and column
+    message  the rule that is broken, and the value
+    hint     the remedy
+
+    >>> print(Problem("recipe.yaml:3", "train.seed must be at least 0, and is -1.", "use 0"))
+    recipe.yaml:3: train.seed must be at least 0, and is -1.
+    hint: use 0
+    """
 
     where: str
     message: str
@@ -40,8 +48,8 @@ class Problem:
 
 
 class DanluError(Exception):
-    """The root: something a user can cause and mend. `exit_code` is what the command line
-    returns."""
+    """The base class: something that a user can cause and mend. The command line ends with
+    `exit_code`."""
 
     exit_code = 2
 
@@ -51,7 +59,7 @@ class DanluError(Exception):
 
 
 class RecipeError(DanluError):
-    """A recipe that breaks one rule or several; `problems` holds all of them."""
+    """A recipe that breaks rules; `problems` holds all of them."""
 
     def __init__(self, problems: Iterable[Problem]) -> None:
         self.problems = tuple(problems)
@@ -61,15 +69,15 @@ class RecipeError(DanluError):
 
 
 class PartError(DanluError):
-    """A part that is on no shelf, or that breaks the promise of its shelf."""
+    """A part that does not exist, or that lacks what its shelf requires of a part."""
 
 
 class DataError(DanluError):
-    """A file, row or column that cannot be read as asked."""
+    """A file, row or column that cannot be read, or does not hold what is needed."""
 
 
 class PlacementError(DanluError):
-    """A device, dtype or thread count that this machine does not have."""
+    """A device or number format that this machine does not have."""
 
 
 class RunError(DanluError):
@@ -78,15 +86,15 @@ class RunError(DanluError):
 
 
 class RunHeld(RunError):
-    """A run folder in which another process trains at this moment."""
+    """A run folder in which another process is training."""
 
 
 class ServerBusy(DanluError):
-    """A server that has as much to do as it may take on: ask again later."""
+    """A server with as many requests as it accepts: ask again later."""
 
 
 class TrainingStopped(DanluError):
-    """Training stopped itself before it could do harm (NaN, infinity, divergence)."""
+    """Training stopped by itself: NaN, infinity or divergence."""
 
     exit_code = 3
 
@@ -104,7 +112,7 @@ class ArtifactError(DanluError):
 
 
 class ExportError(DanluError):
-    """An export that does not answer as the artifact it came from does; nothing of it is left."""
+    """An export that predicts something else than its artifact; nothing of it is left."""
 
     exit_code = 4
 
@@ -119,7 +127,7 @@ class Interrupted(DanluError):
 
 
 class MissingExtra(DanluError):
-    """A library that is not installed."""
+    """An optional library that is not installed; the hint names the extra that installs it."""
 
     def __init__(self, library: str, extra: str, purpose: str) -> None:
         super().__init__(
@@ -129,11 +137,15 @@ class MissingExtra(DanluError):
 
 
 def nearest(name: str, names: Iterable[str], count: int = 3) -> list[str]:
-    """The names most like `name`, best first; at most `count`, none when nothing is near.
+    """The names most similar to `name`, best first: at most `count`, none where nothing is near.
 
-    Case, spaces and hyphens do not count. Near is: a slip or two of the keyboard, a name begun
-    ("classif"), its initials ("lr" for learning_rate), a name with a word more ("max_epochs"), or
-    many letters in common."""
+    Case, spaces and hyphens do not count. Near are: one or two typing errors, the beginning of a
+    name ("classif"), its initials ("lr" for learning_rate), one word more ("max_epochs"), or many
+    letters in common.
+
+    >>> nearest("lerning-rate", ["learning_rate", "momentum"])
+    ['learning_rate']
+    """
     plain = _plain(name)
     lowered: dict[str, str] = {}
     for candidate in names:
@@ -149,7 +161,7 @@ def _plain(name: str) -> str:
 
 
 def _strangeness(written: str, meant: str) -> float:
-    """0 for the same word, below 1 for what may have been meant, smaller for what is likelier."""
+    """0 for the same word, below 1 for words that may be meant; the likelier, the smaller."""
     distance = edit_distance(written, meant)
     letters = max(len(written), len(meant))
     if distance <= max(letters / 4, 1) and letters > 2:
@@ -168,11 +180,15 @@ def _strangeness(written: str, meant: str) -> float:
 
 
 def edit_distance(one: str, other: str) -> int:
-    """How many letters must be added, left out, changed or swapped with their neighbour to make
-    `other` of `one`.
+    """How many letters must be added, left out, changed or swapped with their neighbour to turn
+    `one` into `other`.
 
     Source: the optimal string alignment form of Damerau, 1964, Communications of the ACM 7(3),
-    171-176."""
+    171-176.
+
+    >>> edit_distance("adma", "adam")
+    1
+    """
     before: list[int] = []
     row = list(range(len(other) + 1))
     for i, letter in enumerate(one, start=1):
@@ -186,6 +202,10 @@ def edit_distance(one: str, other: str) -> int:
 
 
 def did_you_mean(name: str, names: Iterable[str]) -> str:
-    """'did you mean X?' for the nearest name, or ''."""
-    found = nearest(name, names, 1)
-    return f"did you mean {found[0]}?" if found else ""
+    """A hint at the nearest name; "" where none is near.
+
+    >>> did_you_mean("mpl", ["mlp", "cnn"])
+    'did you mean mlp?'
+    """
+    matches = nearest(name, names, 1)
+    return f"did you mean {matches[0]}?" if matches else ""

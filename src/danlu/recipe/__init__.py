@@ -1,8 +1,8 @@
-"""What to do, as frozen data: read (YAML 1.2 with line numbers, JSON, or a dict), check, override, write. No torch.
+"""Recipes: read YAML 1.2, JSON or a dict, apply overrides, check, write. Imports no torch.
 
-A recipe is checked whole before any data is read, and every problem is reported at once. The
-options of a part are declared in the part's own file; this package reaches them through a
-`Catalogue` (danlu.registry is one), so that it knows no part by name.
+A whole recipe is checked before any data is read, and every problem is reported at once. The
+options of a part are declared in the part's own file; this package reads them through a `Catalogue`
+(danlu.registry is one), so it knows no part by name.
 
 The way of a recipe: `yaml12` makes a tree of a text, `overrides` change the tree, `resolve` finds
 the parts and options that it means, `contradictions` looks at them together, `check` makes a

@@ -1,4 +1,4 @@
-"""Check a whole recipe: make a Recipe with every default filled in, or name every problem at once."""
+"""Check a whole recipe: make a Recipe with every default filled in, or report every problem."""
 
 from __future__ import annotations
 
@@ -88,7 +88,8 @@ def _name(checking: Resolver, path: str) -> str:
             hint = "put it in quotes" if not isinstance(name, str) else "it names the run's folder"
             checking.add(
                 ("name",),
-                f"name must be up to 100 letters, digits, spaces, '-', '_' or '.', and is {format_value(name)}.",
+                "name must be up to 100 letters, digits, spaces, '-', '_' or '.', and is "
+                f"{format_value(name)}.",
                 hint,
             )
         return str(name)
@@ -107,8 +108,7 @@ def _parts(checking: Resolver) -> dict[str, Any]:
         parts[key] = part
         if part is not None and key in ("task", "model", "optimizer"):
             _recommend(filled, catalogue.defaults(PARTS[key], part.name))
-            recommends = getattr(catalogue.facts(PARTS[key], part.name), "recommends", None)
-            _recommend(filled, recommends(part.options) if recommends is not None else {})
+            _recommend(filled, catalogue.recommended(PARTS[key], part))
     if (
         parts["optimizer"] is not None
         and catalogue.optimizer_facts(parts["optimizer"].name).full_batch

@@ -1,4 +1,4 @@
-"""The section tune: from what a recipe writes of its search space to dimensions, every value checked against the option it is for."""
+"""Check the section tune: its dimensions, and every value against the option that it is for."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ MEASURED = ("loss", "seconds", "parameters")  # objectives that every recipe has
 
 
 def in_order(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The same values, what stands around an option before the option (optimizer before
+    """The values sorted so that a part comes before its options (optimizer before
     optimizer.learning_rate)."""
     return dict(sorted(values.items(), key=lambda item: item[0].count(".")))
 
@@ -39,11 +39,10 @@ def in_order(values: Mapping[str, Any]) -> dict[str, Any]:
 def check_search_space(
     checking: Resolver, tune: Tune, parts: Mapping[str, Any], try_out: Try
 ) -> Space:
-    """The dimensions of a checked section tune, in an order in which conditions can be followed;
-    problems are noted.
+    """The dimensions of a section tune, each after those that its condition names; problems are
+    noted.
 
-    `try_out` checks the recipe with some options changed, and gives what is wrong with it then.
-    """
+    `try_out` checks the recipe with some options changed, and returns the problems of that."""
     written = {name: value for name, value in tune.space.items() if _nameable(checking, name)}
     dimensions: dict[str, Dimension] = {}
     for name, value in written.items():
@@ -76,7 +75,8 @@ def _nameable(checking: Resolver, name: str) -> bool:
     hint = did_you_mean(head, keys) or "example: optimizer.learning_rate"
     checking.add(
         _path(name),
-        f"tune.space: {name} is no option of a recipe that can be searched. It begins with {', '.join(keys)}.",
+        f"tune.space: {name} is no option of a recipe that can be searched. It begins with "
+        f"{', '.join(keys)}.",
         hint,
     )
     return False
@@ -86,14 +86,15 @@ def _nameable(checking: Resolver, name: str) -> bool:
 
 
 def _dimension(checking: Resolver, name: str, value: Any) -> Dimension | None:
-    """The dimension that is written; None after its problem was noted."""
+    """The dimension that a value of tune.space describes; None after its problem was noted."""
     if isinstance(value, list):
         return _choice(checking, name, value, {})
     if not isinstance(value, dict):
         hint = "example: {low: 1.0e-4, high: 0.1, log: true}, or [adam, sgd]"
         checking.add(
             _path(name),
-            f"tune.space.{name} must be a list of choices or a range, and is {format_value(value)}.",
+            f"tune.space.{name} must be a list of choices or a range, and is "
+            f"{format_value(value)}.",
             hint,
         )
         return None
@@ -207,7 +208,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _wrong_range(low: float, high: float, step: float | None, log: bool) -> tuple[str, str] | None:
-    """(the key, what is wrong with it)."""
+    """(the wrong key, the rule that it breaks) of a range; None where the range is valid."""
     if low >= high:
         return "high", f"high ({high:g}) must be greater than low ({low:g})"
     if log and low <= 0:
@@ -227,7 +228,7 @@ def _wrong_range(low: float, high: float, step: float | None, log: bool) -> tupl
 def _note_conditions(
     checking: Resolver, dimensions: dict[str, Dimension], written: Mapping[str, Any]
 ) -> None:
-    """A condition names another dimension of choices, and choices that it has."""
+    """Note conditions that do not name choices of another dimension."""
     for name, dimension in list(dimensions.items()):
         for other, wanted in dimension.when.items():
             path = (*_path(name), "when", other)
@@ -256,13 +257,15 @@ def _note_conditions(
                         )
                         checking.add(
                             path,
-                            f"tune.space.{name}.when: {format_value(wanted_choice)} is no choice of {other}. It has {choices}.",
+                            f"tune.space.{name}.when: {format_value(wanted_choice)} is no choice "
+                            f"of {other}. It has {choices}.",
                         )
                         dimensions.pop(name, None)
 
 
 def _sorted(checking: Resolver, dimensions: dict[str, Dimension]) -> Space:
-    """Each dimension behind those that its condition names; else as written."""
+    """The dimensions in the order of the recipe, each moved behind those that its condition
+    names."""
     placed: dict[str, Dimension] = {}
     while len(placed) < len(dimensions):
         ready = [
@@ -283,8 +286,8 @@ def _sorted(checking: Resolver, dimensions: dict[str, Dimension]) -> Space:
 
 
 def _tried(checking: Resolver, dimension: Dimension, space: Space, try_out: Try) -> Dimension:
-    """The dimension, every choice and both ends of it checked as options of the recipe; problems
-    are noted."""
+    """The dimension after checking every choice, or both ends, in the recipe; problems are
+    noted."""
     problems_before = try_out({})
     around = [
         values
@@ -318,8 +321,8 @@ def _tried(checking: Resolver, dimension: Dimension, space: Space, try_out: Try)
 
 
 def _around(dimension: Dimension, space: Space) -> Iterator[dict[str, Any]]:
-    """The choices of other dimensions that a value of this one may stand beside: its conditions,
-    and the parts it is an option of."""
+    """The values of other dimensions with which this one is searched: those that its condition
+    names, and the parts whose option it is."""
     named = {member.name: member for member in space}
     concerned: list[str] = []
 
@@ -365,8 +368,8 @@ def _note_refusal(
     around: list[dict[str, Any]],
     try_out: Try,
 ) -> None:
-    """Note what the recipe says to the value; where only some of the choices around it refuse it,
-    the first of these is named."""
+    """Note that the recipe refuses a value. Where it refuses it only beside some values of other
+    dimensions, the first of these is named."""
     refusals: list[tuple[dict[str, Any], Problem]] = []
     for values in around:
         problems = try_out(values)
@@ -394,15 +397,16 @@ def _note_refusal(
 def _note_circumstances(
     checking: Resolver, tune: Tune, parts: Mapping[str, Any], space: Space
 ) -> None:
-    """What holds between the space and the rest of the section."""
+    """Note contradictions between the space, the objectives, the sampler and the pruner."""
     objectives = [
         entry for entry in tune.objectives or () if isinstance(entry, Objective)
-    ]  # one that is wrong was noted
+    ]  # wrong ones were noted already
     several = len(objectives) > 1
     if several and tune.pruner is not None and tune.pruner.name != "none":
         checking.add(
             ("tune", "pruner"),
-            f"tune.pruner: {tune.pruner.name} goes by one objective, and there are {len(objectives)}.",
+            f"tune.pruner: {tune.pruner.name} goes by one objective, and there are "
+            f"{len(objectives)}.",
             "set it to none",
         )
     if tune.sampler is not None and tune.sampler.name in checking.catalogue.names("samplers"):
@@ -438,7 +442,7 @@ def _note_circumstances(
 
 
 def trial_checker(tree: dict[str, Any], catalogue: Catalogue, check: Callable[..., Any]) -> Try:
-    """What checks the recipe of a tree, without its section tune, with some options changed."""
+    """A function that checks the recipe, without its section tune, with some options changed."""
     bare = {key: value for key, value in tree.items() if key != "tune"}
     problems: dict[str, list[Problem]] = {}
 

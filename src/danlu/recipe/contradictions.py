@@ -51,7 +51,8 @@ def note_contradictions(
                 if most is None
                 else f"{least} to {most}"
             )
-            add(("data", "target"), f"the task {task.name} takes {wanted} target column(s), and data.target names {len(data.targets)}.",
+            add(("data", "target"), f"the task {task.name} takes {wanted} target column(s), and "
+                                    f"data.target names {len(data.targets)}.",
                 "name the column to predict as data.target")  # fmt: skip
     if data is not None:
         for target in data.targets:
@@ -78,14 +79,16 @@ def note_contradictions(
             and train.micro_batch
             and train.micro_batch > train.batch_size
         ):
-            add(("train", "micro_batch"), f"train.micro_batch ({train.micro_batch}) is larger than train.batch_size ({train.batch_size}).",
+            add(("train", "micro_batch"), f"train.micro_batch ({train.micro_batch}) is larger "
+                                          f"than train.batch_size ({train.batch_size}).",
                 "a batch is made of micro batches")  # fmt: skip
         if (
             optimizer is not None
             and catalogue.optimizer_facts(optimizer.name).full_batch
             and train.batch_size != "all"
         ):
-            add(("train", "batch_size"), f"{optimizer.name} takes all training rows in one update, and train.batch_size is {train.batch_size}.",
+            add(("train", "batch_size"), f"{optimizer.name} takes all training rows in one "
+                                         f"update, and train.batch_size is {train.batch_size}.",
                 "leave batch_size out (micro_batch limits memory), or choose sgd")  # fmt: skip
         schedule = parts.get("schedule")
         if (
@@ -95,7 +98,8 @@ def note_contradictions(
         ):
             add(
                 ("schedule", "warmup"),
-                f"the warm-up ({schedule.options.warmup:g} steps) is as long as training ({train.steps} steps).",
+                f"the warm-up ({schedule.options.warmup:g} steps) is as long as training "
+                f"({train.steps} steps).",
             )
     if regularization is not None and model is not None:
         if regularization.dropout is not None and "dropout" not in type(model.options).model_fields:

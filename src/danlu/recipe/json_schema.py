@@ -17,7 +17,7 @@ def schema(catalogue: Catalogue) -> dict[str, Any]:
 
 
 class _Schema:
-    """Writes the schema; each shelf is written once, under $defs."""
+    """Makes the schema. Each shelf is written once, under $defs."""
 
     def __init__(self, catalogue: Catalogue) -> None:
         self.catalogue = catalogue
@@ -36,7 +36,7 @@ class _Schema:
             one = self.shelf(shelf)
             if key in LISTS:
                 properties[key] = {"anyOf": [one, {"type": "array", "items": one}, _NULL]}
-            else:  # a mapping without a name changes the options of the part that is the default
+            else:  # a mapping without a name sets options of the default part
                 unnamed = [] if key in ("task", "model") else [_UNNAMED, _NULL]
                 properties[key] = {"anyOf": [one, *unnamed]}
         for key, config in SECTIONS.items():
@@ -119,7 +119,7 @@ _UNNAMED = {"type": "object", "not": {"required": ["name"]}}
 
 
 def _inlined(value: Any, definitions: Mapping[str, Any]) -> Any:
-    """A piece of pydantic's schema with its references replaced by what they refer to."""
+    """A piece of pydantic's schema, with each reference replaced by its definition."""
     if isinstance(value, dict):
         if "$ref" in value:
             rest = {key: inner for key, inner in value.items() if key != "$ref"}

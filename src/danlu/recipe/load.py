@@ -1,4 +1,4 @@
-"""From a file or a dict, with overrides, to the checked recipe."""
+"""Read a recipe from a file or a dict, apply overrides, and check it."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def _read_text(path: Path) -> str:
 def with_changes(
     recipe: Recipe, catalogue: Catalogue, changes: Sequence[str] | Mapping[str, Any]
 ) -> Recipe:
-    """The recipe with dotted names set to new values, checked again."""
+    """The recipe with new values of some dotted names, checked again. Raises RecipeError."""
     tree, where = apply_overrides(
         dict(recipe.raw), {(): recipe.path or "recipe"}, changes, catalogue
     )

@@ -1,4 +1,4 @@
-"""The base class of options, chosen parts, and the mark on an option that holds a part of a shelf."""
+"""The base class of options, a recipe's parts, and the mark of options that hold a part."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ class ScheduleOptions(Options):
     warmup: float = Field(
         default=0.0,
         ge=0,
-        description="Steps of linear warm-up before the schedule; below 1 it is a share of all steps.",
+        description="Steps of linear warm-up before the schedule; below 1 it is a share of all "
+        "steps.",
     )
 
 
@@ -76,6 +77,7 @@ class Catalogue(Protocol):
     def names(self, shelf: str) -> list[str]: ...
     def config(self, shelf: str, name: str) -> type[Options]: ...
     def defaults(self, shelf: str, name: str) -> Mapping[str, Any]: ...
+    def recommended(self, shelf: str, part: Part) -> Mapping[str, Any]: ...
     def facts(self, shelf: str, name: str) -> Any: ...
     def task_facts(self, name: str) -> TaskFacts: ...
     def optimizer_facts(self, name: str) -> UpdatesAllRows: ...

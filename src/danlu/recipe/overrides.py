@@ -1,4 +1,4 @@
-"""Setting values of a recipe by their dotted names."""
+"""Set values of a recipe by their dotted names."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def apply_overrides(
 def _pairs(
     overrides: Sequence[str] | Mapping[str, Any], problems: list[Problem]
 ) -> Iterator[tuple[str, Any, str]]:
-    """(dotted name, value, what a message calls it) of each override."""
+    """(dotted name, value, what messages call it) of each override."""
     if isinstance(overrides, Mapping):
         for name, value in overrides.items():
             yield name, plain_data(value, name), name
@@ -62,8 +62,8 @@ def _pairs(
 
 
 def _override_value(text: str, label: str) -> Any:
-    """The value of an override: YAML, and what is not YAML and has no brackets or quotes is the
-    text itself (#5, *.csv, @home)."""
+    """The value of an override. It is read as YAML; where it is not YAML and has no brackets or
+    quotes, it is the text itself (#5, *.csv, @home)."""
     if text.startswith("#"):
         return text
     try:
@@ -77,8 +77,8 @@ def _override_value(text: str, label: str) -> Any:
 def _set(
     tree: dict[str, Any], keys: list[str], value: Any, catalogue: Catalogue
 ) -> tuple[Any, ...] | None:
-    """Put `value` under the keys (a number means the entry of a list), and tell its path; None
-    where there is no such place."""
+    """Set the value at a path of keys (a number is the index of a list) and return that path; None
+    where the path does not exist."""
     inside: Any = tree
     path: tuple[Any, ...] = ()
     for key in keys:

@@ -1,4 +1,4 @@
-"""Turn the values of a recipe into parts and options; every problem is noted, none stops the check."""
+"""Turn the values of a recipe into parts and options, and note every problem on the way."""
 
 from __future__ import annotations
 
@@ -137,7 +137,8 @@ class Resolver:
         if not isinstance(value, dict):
             self.add(
                 path,
-                f"{dotted} must be the name of a part or a mapping with a name, and is {format_value(value)}.",
+                f"{dotted} must be the name of a part or a mapping with a name, and is "
+                f"{format_value(value)}.",
                 self.choices(shelf),
             )
             return None
@@ -170,7 +171,8 @@ class Resolver:
         return None
 
     def source(self, value: dict[str, Any], path: tuple[Any, ...]) -> dict[str, Any] | None:
-        """The value with the name of the source that reads its path; None after a problem was noted."""
+        """The value with the name of the source that reads its path; None after a problem was
+        noted."""
         data_path = value.get("path")
         data_path = data_path[0] if isinstance(data_path, list) and data_path else data_path
         name = self.catalogue.source_for(data_path) if isinstance(data_path, str) else None
@@ -203,7 +205,8 @@ class Resolver:
         if not isinstance(value, list):
             self.add(
                 path,
-                f"{'.'.join(map(str, path))} must be a list of parts, and is {format_value(value)}.",
+                f"{'.'.join(map(str, path))} must be a list of parts, and is "
+                f"{format_value(value)}.",
                 self.choices(shelf),
             )
             return []
@@ -212,7 +215,8 @@ class Resolver:
     # options
 
     def options(self, config: type[Options], values: Any, path: tuple[Any, ...], owner: str) -> Any:
-        """An instance of `config`; what is wrong has its default instead (None where it has none)."""
+        """An instance of `config`; what is wrong has its default instead (None where it has
+        none)."""
         if not isinstance(values, dict):
             dotted = ".".join(map(str, path))
             self.add(
@@ -290,13 +294,15 @@ class Resolver:
         if not isinstance(value, dict):
             self.add(
                 path,
-                f"{'.'.join(map(str, path))} must be true, false, a whole number or a mapping, and is {format_value(value)}.",
+                f"{'.'.join(map(str, path))} must be true, false, a whole number or a mapping, "
+                f"and is {format_value(value)}.",
             )
             return None
         if value.get("name", mark.fixed) != mark.fixed:
             self.add(
                 (*path, "name"),
-                f"{'.'.join(map(str, path))} can only be {mark.fixed}, and is {format_value(value['name'])}.",
+                f"{'.'.join(map(str, path))} can only be {mark.fixed}, and is "
+                f"{format_value(value['name'])}.",
                 "leave name out",
             )
             return None
@@ -331,9 +337,12 @@ class Resolver:
         owner: str,
         what: str = "options",
     ) -> None:
-        """Note a name that does not exist. The hint is the same word with a slip mended, the same word
-        elsewhere in the recipe, or the most similar name."""
-        message = f"{'.'.join(map(str, path))} is no {what.removesuffix('s')} of {owner}. Its {what} are {', '.join(allowed) or 'none'}."
+        """Note a name that does not exist. The hint is the same word with a slip mended, the same
+        word elsewhere in the recipe, or the most similar name."""
+        message = (
+            f"{'.'.join(map(str, path))} is no {what.removesuffix('s')} of {owner}. Its "
+            f"{what} are {', '.join(allowed) or 'none'}."
+        )
         places = list(dict.fromkeys(self.known_places()))
         slips = nearest(key, [name for name in allowed if is_slip(key, name)], 1)
         same = [dotted for dotted in places if dotted.rpartition(".")[2] == key]

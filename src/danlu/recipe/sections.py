@@ -1,4 +1,4 @@
-"""The sections of a recipe with their options, the whole recipe, and what holds where it says nothing."""
+"""The sections of a recipe with their options, the whole recipe, and its defaults."""
 
 from __future__ import annotations
 
@@ -21,17 +21,20 @@ class ColumnOptions(Options):
     )
     on_error: Literal["error", "missing"] = Field(
         default="error",
-        description="A value that is not of the kind: stop and name the row, or count it as missing.",
+        description="A value that is not of the kind: stop and name the row, or count it as "
+        "missing.",
     )
     use: bool = Field(
         default=True,
-        description="Whether the column is an input (false for names, keys, anything that must not be learnt from).",
+        description="Whether the column is an input (false for names, keys, anything that must "
+        "not be learnt from).",
     )
     size: (
         Annotated[int, Field(ge=1, le=8192)] | list[Annotated[int, Field(ge=1, le=8192)]] | None
     ) = Field(
         default=None,
-        description="Height and width in pixels that a column of images (kind: image, cells are paths beside the file) is brought to, one "
+        description="Height and width in pixels that a column of images (kind: image, cells are "
+        "paths beside the file) is brought to, one "
         "number for both; null: the images' own, which must be equal.",
     )
     transforms: Annotated[list[Part] | None, OnShelf("transforms")] = Field(
@@ -70,7 +73,8 @@ class Data(Options):
     )
     split: Annotated[Part | None, OnShelf("splits")] = Field(
         default=None,
-        description="How rows are divided into train, validation and test; rows the source itself assigns stay there.",
+        description="How rows are divided into train, validation and test; rows the source itself "
+        "assigns stay there.",
     )
     transforms: Annotated[dict[Kind, list[Part]], OnShelf("transforms")] = Field(
         default={}, description="Transforms by kind of column; a kind not named keeps its defaults."
@@ -80,7 +84,8 @@ class Data(Options):
     )
     test_time_augmentation: list[Literal["flip", "shift"]] = Field(
         default=[],
-        description="Further views of an image whose answers are averaged, in evaluation and prediction: flip (mirrored), shift (moved by a "
+        description="Further views of an image whose answers are averaged, in evaluation and "
+        "prediction: flip (mirrored), shift (moved by a "
         "pixel, two ways). Training is not changed.",
     )
     duplicates: Literal["keep", "drop"] = Field(
@@ -136,13 +141,15 @@ class Regularization(Options):
     )
     restore_best: bool = Field(
         default=True,
-        description="Release the weights of the best evaluation, not the last; needs a validation split.",
+        description="Release the weights of the best evaluation, not the last; needs a validation "
+        "split.",
     )
     ema_decay: float | None = Field(
         default=None,
         gt=0,
         lt=1,
-        description="Decay a step of the exponential moving average of weights that is evaluated and released.",
+        description="Decay a step of the exponential moving average of weights that is evaluated "
+        "and released.",
     )
 
 
@@ -155,14 +162,16 @@ class LowRank(Options):
     )
     targets: list[str] | None = Field(
         default=None,
-        description="Linear layers that get a path, by name (* for anything); null: all inside the model's blocks.",
+        description="Linear layers that get a path, by name (* for anything); null: all inside "
+        "the model's blocks.",
     )
     dropout: float = Field(
         default=0.0, ge=0, lt=1, description="Share dropped of what a path reads."
     )
     base: Literal["float32", "int8", "nf4"] = Field(
         default="float32",
-        description="How the matrices that stay are kept while paths learn: in full, in 8 bits, or in 4 (nf4, QLoRA). The artifact is float32.",
+        description="How the matrices that stay are kept while paths learn: in full, in 8 bits, "
+        "or in 4 (nf4, QLoRA). The artifact is float32.",
     )
 
 
@@ -180,15 +189,18 @@ class FineTune(Options):
         default=1.0,
         gt=0,
         le=1,
-        description="Each block, counted from the output, learns at this share of the rate of the one after it; 1: all at one rate.",
+        description="Each block, counted from the output, learns at this share of the rate of the "
+        "one after it; 1: all at one rate.",
     )
     rates: dict[str, Annotated[float, Field(gt=0, le=1e6)]] = Field(
         default={},
-        description="Shares of the learning rate by parameter name (* for anything), as head.*: 10.",
+        description="Shares of the learning rate by parameter name (* for anything), as head.*: "
+        "10.",
     )
     lora: LowRank | None = Field(
         default=None,
-        description="Learn narrow paths beside the weights (LoRA), and what was drawn anew; all else stays.",
+        description="Learn narrow paths beside the weights (LoRA), and what was drawn anew; all "
+        "else stays.",
     )
 
 
@@ -222,23 +234,27 @@ class Train(Options):
     least_steps: int = Field(
         default=0,
         ge=0,
-        description="Updates made at least, however few an epoch has; a default where neither epochs nor steps are given.",
+        description="Updates made at least, however few an epoch has; a default where neither "
+        "epochs nor steps are given.",
     )
     batch_size: Annotated[int, Field(ge=1)] | Literal["all"] = Field(
         default=64, description="Examples of one update; all: every training row."
     )
     progressive_resizing: ProgressiveResizing | None = Field(
         default=None,
-        description="Smaller images early in training, which cost less; evaluation sees them whole.",
+        description="Smaller images early in training, which cost less; evaluation sees them "
+        "whole.",
     )
     group_by_length: bool = Field(
         default=True,
-        description="Bring texts, sequences and recordings of like length together, so that batches hold little padding.",
+        description="Bring texts, sequences and recordings of like length together, so that "
+        "batches hold little padding.",
     )
     micro_batch: int | None = Field(
         default=None,
         gt=0,
-        description="Examples of one forward pass; gradients of a batch are accumulated exactly over several. Null: the batch.",
+        description="Examples of one forward pass; gradients of a batch are accumulated exactly "
+        "over several. Null: the batch.",
     )
     clip_norm: float | None = Field(
         default=None,
@@ -250,7 +266,8 @@ class Train(Options):
     )
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         default="auto",
-        description="Number format of the forward pass; weights stay float32. auto: by rule over hardware and work per step.",
+        description="Number format of the forward pass; weights stay float32. auto: by rule over "
+        "hardware and work per step.",
     )
     compile: bool | Literal["auto"] = Field(
         default="auto", description="Whether torch.compile is used; auto: by rule."
@@ -264,7 +281,8 @@ class Train(Options):
         default=None,
         gt=0,
         le=4096,
-        description="CPU threads; null: by rule, one or one a core (at most OMP_NUM_THREADS). Recorded, since it changes the last bits.",
+        description="CPU threads; null: by rule, one or one a core (at most OMP_NUM_THREADS). "
+        "Recorded, since it changes the last bits.",
     )
     report_every: int | None = Field(
         default=None,
@@ -284,7 +302,8 @@ class Train(Options):
     keep: int = Field(default=2, ge=1, le=1000, description="Newest checkpoints kept.")
     on_nan: Literal["stop", "skip", "roll_back"] = Field(
         default="stop",
-        description="A NaN or infinity in loss, gradient or running statistics: stop before the update, skip the update, or go back to the last "
+        description="A NaN or infinity in loss, gradient or running statistics: stop before the "
+        "update, skip the update, or go back to the last "
         "planned checkpoint and leave out every update from there to it.",
     )
     seed: int = Field(
@@ -303,11 +322,13 @@ class Objective(Options):
 
     metric: str = Field(
         min_length=1,
-        description="A validation score of the recipe; or loss; or seconds (of a trial's training), or parameters (how many).",
+        description="A validation score of the recipe; or loss; or seconds (of a trial's "
+        "training), or parameters (how many).",
     )
     direction: Literal["higher", "lower"] | None = Field(
         default=None,
-        description="Which is better; null: as the metric says, lower for loss, seconds and parameters.",
+        description="Which is better; null: as the metric says, lower for loss, seconds and "
+        "parameters.",
     )
 
 
@@ -317,9 +338,12 @@ class Tune(Options):
 
     space: dict[str, Any] = Field(
         min_length=1,
-        description="Dotted name of an option of the recipe: what is tried. A list: choices. {low, high}: a range, with log: true on a "
-        "logarithmic scale, with step: only multiples from low on; whole numbers where the option takes no others or low, high and "
-        "step are whole. when: {other: choice} (or a list of choices): only together with that choice.",
+        description="Dotted name of an option of the recipe: what is tried. A list: choices. "
+        "{low, high}: a range, with log: true on a "
+        "logarithmic scale, with step: only multiples from low on; whole numbers where the option "
+        "takes no others or low, high and "
+        "step are whole. when: {other: choice} (or a list of choices): only together with that "
+        "choice.",
     )
     objectives: list[Objective] | None = Field(
         default=None,
@@ -347,19 +371,22 @@ class Tune(Options):
     )
     on: Literal["auto", "vectorised", "processes", "one_by_one", "ray"] = Field(
         default="auto",
-        description="How trials run: many as one program, in processes, one by one, or on a Ray cluster; auto: by measurement.",
+        description="How trials run: many as one program, in processes, one by one, or on a Ray "
+        "cluster; auto: by measurement.",
     )
     workers: int | None = Field(
         default=None,
         ge=1,
         le=4096,
-        description="Trials at a time, of processes and ray; null: one a core, or what the cluster has.",
+        description="Trials at a time, of processes and ray; null: one a core, or what the "
+        "cluster has.",
     )
     hang_minutes: float = Field(
         default=60.0,
         gt=0,
         le=1e6,
-        description="Of processes and ray: a worker that reports nothing for so long hangs; it is ended, and its trial goes on elsewhere.",
+        description="Of processes and ray: a worker that reports nothing for so long hangs; it is "
+        "ended, and its trial goes on elsewhere.",
     )
     address: str | None = Field(
         default=None,
@@ -368,13 +395,15 @@ class Tune(Options):
     storage: str | None = Field(
         default=None,
         pattern=r"^(sqlite|postgresql|mysql)(\+\w+)?://",
-        description="Where trials are stored: sqlite:///FILE, postgresql://... or mysql://...; null: study.sqlite in the study's folder.",
+        description="Where trials are stored: sqlite:///FILE, postgresql://... or mysql://...; "
+        "null: study.sqlite in the study's folder.",
     )
     folds: int | None = Field(
         default=None,
         ge=2,
         le=100,
-        description="Each trial is k trainings, and its score the mean over k folds; null: one training.",
+        description="Each trial is k trainings, and its score the mean over k folds; null: one "
+        "training.",
     )
     seed: int = Field(
         default=0,
@@ -399,7 +428,8 @@ class Compress(Options):
     max_drop: float | None = Field(
         default=None,
         ge=0,
-        description="The most that the deciding score may lose, in its own units; else nothing is kept.",
+        description="The most that the deciding score may lose, in its own units; else nothing is "
+        "kept.",
     )
     score: str | None = Field(
         default=None,

@@ -1,4 +1,4 @@
-"""What may be written short in a recipe, and the mapping that it means."""
+"""The short forms of a recipe, and the mappings that they stand for."""
 
 from __future__ import annotations
 
@@ -29,19 +29,31 @@ def long_form(path: tuple[Any, ...], value: Any, catalogue: Catalogue) -> dict[s
 
 
 def long_section(key: str, value: Any) -> Any:
-    """The options of a section that may be written short: `compress: [int8_static]`."""
+    """The options of a section that has a short form: `compress: [int8_static]`.
+
+    >>> long_section("compress", ["prune"])
+    {'steps': ['prune']}
+    """
     return {"steps": value} if key == "compress" and isinstance(value, list | str) else value
 
 
 def long_column(value: Any) -> Any:
-    """The options of a column, which may be written short: `age: number`, `id: drop`."""
+    """The options of a column, which has short forms: `age: number`, `id: drop`.
+
+    >>> long_column("number"), long_column("drop")
+    ({'kind': 'number'}, {'use': False})
+    """
     if isinstance(value, str):
         return {"use": False} if value in ("drop", "ignore") else {"kind": value}
     return {"use": False} if value is False else value
 
 
 def long_early_stopping(value: Any) -> Any:
-    """The options of early stopping, which may be written short: true, or its patience."""
+    """The options of early stopping, which has short forms: true, or its patience.
+
+    >>> long_early_stopping(5)
+    {'patience': 5}
+    """
     return (
         {}
         if value is True or value is False

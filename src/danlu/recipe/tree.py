@@ -72,7 +72,8 @@ def plain_data(value: Any, name: str) -> Any:
         problems.append(
             Problem(
                 name,
-                f"{dotted} is a {type(value).__name__}; a recipe is plain data (text, numbers, lists, mappings).",
+                f"{dotted} is a {type(value).__name__}; a recipe is plain data (text, numbers, "
+                "lists, mappings).",
             )
         )
         return None

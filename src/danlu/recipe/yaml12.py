@@ -1,4 +1,4 @@
-"""YAML 1.2, and so JSON, read with the line of every value, and written so that it is read back as the same."""
+"""Read YAML 1.2 (and so JSON) with the line of every value; write it so that it is read back."""
 
 from __future__ import annotations
 
@@ -16,8 +16,7 @@ MOST_NODES = 20_000  # YAML nodes after aliases are followed: an alias bomb stop
 
 
 class _Yaml12(yaml.SafeLoader):
-    """PyYAML's safe loader with YAML 1.2's scalars: 1e-3 is a number, `no` is a word, 12:30 is no
-    number."""
+    """PyYAML's safe loader with YAML 1.2's scalars: 1e-3 is a number, `no` and 12:30 are texts."""
 
 
 _TAG = "tag:yaml.org,2002:"
@@ -36,7 +35,7 @@ _OLD_READER = yaml.resolver.Resolver()  # YAML 1.1, as most other tools read it
 
 
 class _Writer(yaml.SafeDumper):
-    """Quotes what YAML 1.2, or 1.1, would not read back as the same string."""
+    """Writes texts in quotes where YAML 1.2 or 1.1 would read something else."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True
@@ -68,7 +67,11 @@ _Writer.add_representer(str, _Writer.text)
 
 
 def write_yaml(value: Any) -> str:
-    """Plain data as YAML 1.2 text, keys in their order."""
+    """Plain data as a YAML 1.2 text, keys in their order.
+
+    >>> write_yaml({"answer": "no", "rate": 0.1})
+    "answer: 'no'\\nrate: 0.1\\n"
+    """
     return yaml.dump(value, Dumper=_Writer, sort_keys=False, allow_unicode=True, width=120)
 
 
@@ -86,8 +89,8 @@ def read_yaml(text: str, name: str) -> tuple[Any, dict[tuple[Any, ...], str]]:
 
 
 def _without_tabs(text: str) -> str:
-    """JSON may be indented with tabs, YAML may not: every tab of a valid JSON text stands between
-    its words."""
+    """JSON may be indented with tabs and YAML may not: a valid JSON text has its tabs replaced by
+    spaces. (Inside strings JSON allows no tabs.)"""
     if "\t" in text and text.lstrip()[:1] in ("{", "["):
         try:
             json.loads(text)
@@ -98,7 +101,7 @@ def _without_tabs(text: str) -> str:
 
 
 def _compose(text: str, name: str) -> yaml.Node | None:
-    """The YAML nodes of a text, or its first mistake with its line."""
+    """The YAML nodes of a text. Raises RecipeError with the line of its first mistake."""
     try:
         loader = _Yaml12(text)
         try:
@@ -129,7 +132,7 @@ def _compose(text: str, name: str) -> yaml.Node | None:
             [
                 Problem(
                     f"{name}:{line}",
-                    f"the character U+{sign:04X} has no place in a recipe.",
+                    f"the character U+{sign:04X} is not allowed in a recipe.",
                     "delete it",
                 )
             ]
@@ -155,7 +158,7 @@ def _yaml_hint(text: str, line: int) -> str:
 
 
 class _Tree:
-    """Turns YAML nodes into plain data; gathers where each value stands and every problem."""
+    """Turns YAML nodes into plain data, and collects the line of each value and every problem."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -194,7 +197,7 @@ class _Tree:
                     Problem(line, "a key must be a word.", "put text with brackets in quotes")
                 )
                 continue
-            self.scalar(key_node)  # for its tag; the key itself is always the text as it is written
+            self.scalar(key_node)  # checks its tag; the key itself is the text as it is written
             key = self.text(key_node)
             dotted = ".".join(map(str, (*path, key)))
             if key in result:
@@ -206,7 +209,7 @@ class _Tree:
                         "keep one of the two",
                     )
                 )
-                self.value(child, (*path, key))  # its own problems are told as well
+                self.value(child, (*path, key))  # notes the problems inside it too
                 continue
             if key == "<<" and key_node.style is None:
                 self.problems.append(
@@ -227,7 +230,7 @@ class _Tree:
             )
 
     def text(self, node: yaml.Node) -> str:
-        """The text of a scalar; JSON's pairs of surrogates become the one character they mean."""
+        """The text of a scalar; JSON's surrogate pairs become the character that they stand for."""
         text = str(node.value)
         try:
             text.encode("utf-8")
@@ -242,7 +245,7 @@ class _Tree:
         return text
 
     def scalar(self, node: yaml.Node) -> Any:
-        """null, true, a number or a text."""
+        """The value of a scalar: None, a boolean, a number or a text."""
         text, kind = self.text(node), node.tag.removeprefix(_TAG)
         if kind == "str":
             return text
@@ -253,7 +256,7 @@ class _Tree:
             self.problems.append(
                 Problem(
                     self.line(node),
-                    f"{format_value(text)} is no {kind}, as its tag says.",
+                    f"the tag says {kind}, and {format_value(text)} is of another type.",
                     "leave the tag out",
                 )
             )

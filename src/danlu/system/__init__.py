@@ -1,1 +1,1 @@
-"""The machine and what it keeps safe: devices, random draws, whole files, locks, signals, trust, encryption, signatures. No deep learning."""
+"""The machine: devices, random draws, atomic files, locks, signals, trust, encryption, signatures."""

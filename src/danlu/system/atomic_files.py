@@ -1,7 +1,7 @@
 """Atomic files: a reader, also after a crash, sees all of a file or folder, or nothing of it.
 
-They are written under another name, synced and renamed, and checked when they are read. Checkpoints,
-artifacts and the cache are written so."""
+They are written under another name, synced and renamed, and checked when they are read.
+Checkpoints, artifacts and the cache are written so."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ def write_file(path: Path, data: bytes | memoryview) -> None:
 
 
 def append(file: io.FileIO, data: bytes) -> None:
-    """Append all bytes to an unbuffered file: on a disk that is nearly full, one write may take only
-    some of them. Raises OSError where there is no more room."""
+    """Append all bytes to an unbuffered file: on a disk that is nearly full, one write may take
+    only some of them. Raises OSError where there is no more room."""
     rest = memoryview(data)
     while rest:
         rest = rest[file.write(rest) or 0 :]
@@ -71,8 +71,8 @@ def replace_file(path: Path, data: bytes) -> None:
 
 @contextmanager
 def atomic_folder(target: Path) -> Iterator[Path]:
-    """A new folder to write into. At the end of the block it is renamed to `target`, and replaces an
-    older `target`; where the block raises, nothing of it is left."""
+    """A new folder to write into. At the end of the block it is renamed to `target`, and replaces
+    an older `target`; where the block raises, nothing of it is left."""
     target.parent.mkdir(parents=True, exist_ok=True)
     beside = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.writing")
     beside.mkdir()
@@ -97,8 +97,8 @@ def rename_folder(folder: Path, target: Path) -> None:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove what a killed writer left in `folder`. Only the process that holds the folder's lock may
-    call it."""
+    """Remove what a killed writer left in `folder`. Only the process that holds the folder's lock
+    may call it."""
     for pattern in (".*.writing", ".*.old"):
         for path in folder.glob(pattern):
             if path.is_dir():
@@ -166,7 +166,8 @@ def read_regular(path: Path, largest: int) -> bytes:
 
 
 def with_checksum(value: Mapping[str, object]) -> bytes:
-    """JSON on one line and the SHA-256 of that line on the next, so that every change of it is noticed.
+    """JSON on one line and the SHA-256 of that line on the next, so that every change of it is
+    noticed.
 
     >>> parse_checked(with_checksum({"format": 1}))
     {'format': 1}

@@ -3,24 +3,24 @@
     with danlu.system.encryption.use_key(key_file="model.key"):
         artifact = danlu.load("runs/digits")
 
-Every reader (danlu.system.atomic_files) recognises an encrypted file by its first bytes and decrypts
-it in memory with the current key: that of `use_key`, else the one that the environment names in
-DANLU_KEY_FILE or DANLU_PASSPHRASE_FILE (both name files, never the secret itself).
+Every reader (danlu.system.atomic_files) recognises an encrypted file by its first bytes and
+decrypts it in memory with the current key: that of `use_key`, else the one that the environment
+names in DANLU_KEY_FILE or DANLU_PASSPHRASE_FILE (both name files, never the secret itself).
 
 An encrypted file is
 
     DANLUENC                8 bytes
     length of the header    4 bytes, big-endian
-    header                  JSON: format, folder (the id that all files encrypted together share), name,
-                            size, scrypt (salt and cost, of a passphrase) and check (of the key)
-    pieces                  of 1 MiB, the last one shorter: AES-256-GCM, each with its tag of 16 bytes
+    header                  JSON: format, folder (the id that files encrypted together share), name,
+                            size, scrypt (salt and cost, of a passphrase), check (of the key)
+    pieces                  of 1 MiB, the last one shorter: AES-256-GCM, each with a tag of 16 bytes
 
 Each file has its own key, derived by HKDF-SHA256 from the folder's key, the folder's id and the
 file's name. So no file can take the place of another one, of the same folder or of another. The
 nonce of a piece is its number and whether it is the last; its authenticated data is the hash of the
-header. So pieces cannot be reordered or left out. A passphrase becomes a key by scrypt, whose cost is
-taken from the header within fixed bounds. One attack is not noticed: replacing the whole folder by an
-older version of itself.
+header. So pieces cannot be reordered or left out. A passphrase becomes a key by scrypt, whose cost
+is taken from the header within fixed bounds. One attack is not noticed: replacing the whole folder
+by an older version of itself.
 Sources: NIST SP 800-38D; RFC 5869 (HKDF); RFC 7914 (scrypt); Hoang et al., 2015 (STREAM: nonces
 that count and mark the end)."""
 
@@ -108,8 +108,8 @@ def override_key(key: Key) -> Iterator[None]:
 
 
 def current_key() -> Key | None:
-    """The current key, None where there is none. Raises DataError where the environment names a file
-    that holds no key."""
+    """The current key, None where there is none. Raises DataError where the environment names a
+    file that holds no key."""
     key = _current.get()
     if key is not None:
         return key
@@ -146,8 +146,8 @@ def read_key(key_file: str | Path | None, passphrase_file: str | Path | None) ->
 
 
 def read_secret(path: str | Path, most: int) -> bytes:
-    """At most `most` bytes of a file. Raises DataError where it cannot be read, and where every user
-    of this machine may read it."""
+    """At most `most` bytes of a file. Raises DataError where it cannot be read, and where every
+    user of this machine may read it."""
     try:
         with Path(path).open("rb") as file:
             mode = os.fstat(file.fileno()).st_mode
@@ -180,7 +180,8 @@ def write_secret(path: str | Path, data: bytes) -> None:
 
 
 def new_key(path: str | Path) -> None:
-    """Write a new key file: 32 random bytes, mode 0600. Raises DataError where the name is taken."""
+    """Write a new key file: 32 random bytes, mode 0600. Raises DataError where the name is
+    taken."""
     write_secret(path, os.urandom(KEY_BYTES))
 
 

@@ -13,7 +13,8 @@ _share: int | None = None
 
 
 def use_cores(count: int) -> None:
-    """Let `cores` return at most `count` from now on, because other processes run beside this one."""
+    """Let `cores` return at most `count` from now on, because other processes run beside this
+    one."""
     global _share
     _share = max(1, count)
 

@@ -106,8 +106,8 @@ def placement_for(train: Train, decided: Mapping[str, str | int | bool] | None =
     """The placement that a recipe asks for. `decided` is what a lock file recorded; it replaces
     `auto`.
 
-    `auto` for precision and compile is float32 and uncompiled until `decide_auto` is called with the
-    model.
+    `auto` for precision and compile is float32 and uncompiled until `decide_auto` is called with
+    the model.
     Raises PlacementError for a device that this machine does not have.
     """
     decided = decided or {}
@@ -209,8 +209,8 @@ _PEAK_SIZES = {"cpu": 1024, "cuda": 8192, "mps": 4096}
 
 
 def peak_flops(placement: Placement) -> float:
-    """Floating-point operations per second of large matrix products in the placement's precision: the
-    best of four measurements. Takes 0.1 s on a CPU."""
+    """Floating-point operations per second of large matrix products in the placement's precision:
+    the best of four measurements. Takes 0.1 s on a CPU."""
     size = _PEAK_SIZES.get(placement.device.type, 1024)
     dtype = torch.bfloat16 if placement.precision == "bfloat16" else torch.float32
     matrix = torch.full((size, size), 0.5, dtype=dtype, device=placement.device)

@@ -4,8 +4,9 @@
     danlu.sign("runs/digits", "signing.key")                writes signature.json beside them
     danlu.verify_signature("runs/digits", "signing.key.pub")
 
-A signature covers the plain contents of the files, so it stays valid when the folder is encrypted or
-decrypted. Ed25519 (RFC 8032); danlu.system.encryption describes the format of an encrypted file."""
+A signature covers the plain contents of the files, so it stays valid when the folder is encrypted
+or decrypted. Ed25519 (RFC 8032); danlu.system.encryption describes the format of an encrypted file.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +50,8 @@ def encrypt(
     key_file: str | Path | None = None,
     passphrase_file: str | Path | None = None,
 ) -> Path:
-    """Encrypt every file of an artifact or export, in place or into a new folder; returns the folder.
+    """Encrypt every file of an artifact or export, in place or into a new folder; returns the
+    folder.
 
     path             the folder of an artifact or export, or of a run
     out              the new folder (None: the encrypted files replace the plain ones)
@@ -58,8 +60,8 @@ def encrypt(
                      current key is used (danlu.system.encryption)
 
     All files are encrypted or none: what was written is decrypted again and compared first.
-    Raises DataError where there is no key, or `out` exists; ArtifactError where the folder is not an
-    artifact, or is encrypted already.
+    Raises DataError where there is no key, or `out` exists; ArtifactError where the folder is not
+    an artifact, or is encrypted already.
 
     >>> import danlu
     >>> recipe = {"task": "classification", "model": "mlp", "train": {"steps": 2},
@@ -231,7 +233,8 @@ def verify_signature(path: str | Path, public_key: str | Path) -> Signed:
         raise ArtifactError(f"this signature is damaged: {error}.", where=str(where)) from None
     if signer != _raw_bytes(public):
         raise ArtifactError(
-            f"somebody else signed it: key {sha256(signer)[:16]}, not {sha256(_raw_bytes(public))[:16]}.",
+            f"somebody else signed it: key {sha256(signer)[:16]}, not "
+            f"{sha256(_raw_bytes(public))[:16]}.",
             where=str(where),
         )
     try:
@@ -285,8 +288,8 @@ def find_folder(path: str | Path) -> Path:
 
 
 def file_names(folder: Path) -> list[str]:
-    """The paths of all files below a folder, with slashes, sorted. Raises ArtifactError where one of
-    them is a link or a device, and where there are too many."""
+    """The paths of all files below a folder, with slashes, sorted. Raises ArtifactError where one
+    of them is a link or a device, and where there are too many."""
     names: list[str] = []
     for here, below, files in os.walk(folder):
         for name in [*files, *below]:

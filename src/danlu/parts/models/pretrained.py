@@ -282,7 +282,7 @@ def _sized(architecture: Mapping[str, Any], data: Data) -> Data:
     """The data section with images of a folder resized to the checkpoint's size."""
     size = _size(architecture)
     options = data.source.options
-    if size is None or data.source.name != "images" or getattr(options, "size", None) is not None:
+    if size is None or data.source.name != "images" or dict(options).get("size") is not None:
         return data
     source = Part("images", options.model_copy(update={"size": list(size)}))
     return data.model_copy(update={"source": source})

@@ -126,7 +126,7 @@ def _import(path: str) -> Any:
             f"the module {module} failed while it was imported: {_say(error)}."
         ) from error
     for name in names.split("."):
-        if not hasattr(target, name):
+        if not hasattr(target, name):  # a module or class of the user's, of unknown type
             from danlu.errors import did_you_mean
 
             raise PartError(

@@ -93,12 +93,10 @@ def test_a_target_that_does_not_exist_is_named_with_the_most_similar_one(tmp_pat
         prepare(read(tree, registry))
 
 
-def test_a_model_that_takes_none_of_the_columns_is_refused_with_the_reasons(
-    tmp_path: Path,
-) -> None:
-    tree = {**shop(tmp_path).raw, "model": "text_cnn"}
-    with pytest.raises(DataError, match=r"no column is left to learn from.*\n.*takes only tokens"):
-        prepare(read(tree, registry))
+def test_where_no_input_is_left_the_error_says_why_for_each_column(tmp_path: Path) -> None:
+    dropped = {"columns": {"size": "drop", "town": "drop"}}
+    with pytest.raises(DataError, match=r"no column is left to learn from.*\n.*town is left out"):
+        prepared(tmp_path, data=dropped)
 
 
 def test_a_search_prepares_equal_data_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

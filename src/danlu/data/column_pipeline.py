@@ -178,7 +178,7 @@ def fit_pipeline(column: Column, parts: Sequence[Part], takes: Sequence[str]) ->
         not fitting.steps or fitting.steps[-1][0].name != "encode"
     ):
         fitting.add(_part("encode"))
-    return fitting.chain(takes)
+    return fitting.pipeline(takes)
 
 
 class _Fitting:
@@ -216,7 +216,7 @@ class _Fitting:
         self.head = _apply(part, state, self.head)
         self.steps.append((part, state))
 
-    def chain(self, takes: Sequence[str]) -> ColumnPipeline:
+    def pipeline(self, takes: Sequence[str]) -> ColumnPipeline:
         if self.kind not in INPUT_OF_KIND:
             ends = {
                 "boolean": "boolean_to_number",
@@ -402,7 +402,7 @@ def restore_pipeline(
         all(type(size) is int and 0 < size < 2**31 for size in [*cardinalities, longest + 1]),
         f"column {state['name']} has no sizes",
     )
-    chain = ColumnPipeline(
+    pipeline = ColumnPipeline(
         str(state["name"]),
         tuple(steps),
         state["to"],
@@ -413,12 +413,12 @@ def restore_pipeline(
     )
     if begun:
         require(
-            len(chain.run(probe_rows(chain.name, schema))) == 3,
+            len(pipeline.run(probe_rows(pipeline.name, schema))) == 3,
             f"column {state['name']} gives other rows than it takes",
         )
     else:
-        _try_out(chain, schema)
-    return chain
+        _try_out(pipeline, schema)
+    return pipeline
 
 
 def _checked_array(array: np.ndarray, form: Mapping[str, Any], called: str) -> np.ndarray:
@@ -432,45 +432,45 @@ def _checked_array(array: np.ndarray, form: Mapping[str, Any], called: str) -> n
     return array
 
 
-def _try_out(chain: ColumnPipeline, schema: Mapping[str, Any]) -> None:
+def _try_out(pipeline: ColumnPipeline, schema: Mapping[str, Any]) -> None:
     """Runs a pipeline on three sample rows; ArtifactError unless the result is as its state
     says."""
-    result = chain.run(probe_rows(chain.name, schema))
+    result = pipeline.run(probe_rows(pipeline.name, schema))
     leads = INPUT_OF_KIND.get(result.kind)
     require(
-        leads == chain.input_kind and len(result) == 3,
-        f"column {chain.name} leads to {result.kind}, not to {chain.input_kind}",
+        leads == pipeline.input_kind and len(result) == 3,
+        f"column {pipeline.name} leads to {result.kind}, not to {pipeline.input_kind}",
     )
-    if chain.input_kind == "numbers":
+    if pipeline.input_kind == "numbers":
         require(
-            matrix.feature_names(result) == chain.names,
-            f"column {chain.name} gives other features than it says",
+            matrix.feature_names(result) == pipeline.names,
+            f"column {pipeline.name} gives other features than it says",
         )
-    if chain.input_kind == "categories":
+    if pipeline.input_kind == "categories":
         require(
-            len(result.categories) == chain.cardinality,
-            f"column {chain.name} gives other codes than it says",
+            len(result.categories) == pipeline.cardinality,
+            f"column {pipeline.name} gives other codes than it says",
         )
-    if chain.input_kind == "tokens":
-        sound = result.cardinalities == chain.cardinalities and result.values.dtype.kind in "iu"
-        require(sound, f"column {chain.name} gives other tokens than it says")
+    if pipeline.input_kind == "tokens":
+        sound = result.cardinalities == pipeline.cardinalities and result.values.dtype.kind in "iu"
+        require(sound, f"column {pipeline.name} gives other tokens than it says")
         codes = result.values.reshape(len(result.values), -1).astype(np.int64)
         require(
-            bool(((codes >= 0) & (codes < chain.cardinalities)).all()),
-            f"column {chain.name} gives tokens beyond its vocabulary",
+            bool(((codes >= 0) & (codes < pipeline.cardinalities)).all()),
+            f"column {pipeline.name} gives tokens beyond its vocabulary",
         )
-    if chain.input_kind == "frames":
+    if pipeline.input_kind == "frames":
         require(
-            _frame_names(result) == chain.names,
-            f"column {chain.name} gives other features than it says",
+            _frame_names(result) == pipeline.names,
+            f"column {pipeline.name} gives other features than it says",
         )
-    if chain.input_kind == "image":
-        mean, std = chain.pixels["mean"], chain.pixels["std"]
+    if pipeline.input_kind == "image":
+        mean, std = pipeline.pixels["mean"], pipeline.pixels["std"]
         numbers = all(type(number) is float and np.isfinite(number) for number in [*mean, *std])
         fits = {len(mean), len(std)} <= {1, schema["shape"][2]}
         require(
             numbers and fits and min(std) > 0,
-            f"the scale of the pixels of column {chain.name} is no scale",
+            f"the scale of the pixels of column {pipeline.name} is no scale",
         )
 
 

@@ -390,9 +390,9 @@ def _split(table: Table, recipe: Recipe) -> Iterator[str]:
         column.kind == "number" and name not in recipe.data.targets
         for name, column in table.columns.items()
     ):
-        chain = _flow({"number": ["impute", {"name": "scale", "by": "quantile"}]})
+        by_kind = _flow({"number": ["impute", {"name": "scale", "by": "quantile"}]})
         yield (
-            f"  # transforms: {chain}  # by kind of column, instead of the usual ones; danlu "
+            f"  # transforms: {by_kind}  # by kind of column, instead of the usual ones; danlu "
             "list transforms"
         )
 

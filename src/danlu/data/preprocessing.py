@@ -17,8 +17,7 @@ from typing import Any
 import numpy as np
 
 from danlu import registry, tokenizing
-from danlu.data import cache
-from danlu.data import column_pipeline as chaining
+from danlu.data import cache, column_pipeline
 from danlu.data.column_pipeline import ColumnPipeline, damaged_error, require
 from danlu.data.examples import Ragged
 from danlu.data.fingerprints import value_codes
@@ -76,7 +75,7 @@ class Preprocessor:
         DataError naming the column where its transforms do not fit, and where no input is left."""
         _check_names(table, data)
         notices: list[str] = []
-        chains: list[ColumnPipeline] = []
+        pipelines: list[ColumnPipeline] = []
         schema: dict[str, dict[str, Any]] = {}
         for name, column in table.columns.items():
             if name in targets:
@@ -88,23 +87,25 @@ class Preprocessor:
                 notices.append(f"column {name} is left out: {refusal}.")
                 continue
             _refuse_infinite(table, column, rows)
-            chain = chaining.fit_pipeline(learnt, _parts_of(column, data, takes), takes)
+            pipeline = column_pipeline.fit_pipeline(learnt, _parts_of(column, data, takes), takes)
             notices += [
                 f"column {name} ({part.name}): {state['notice']}"
-                for part, state in chain.steps
+                for part, state in pipeline.steps
                 if "notice" in state
             ]
-            if not chain.names and chain.input_kind == "numbers":
+            if not pipeline.names and pipeline.input_kind == "numbers":
                 notices.append(f"column {name} is left out: its transforms leave no feature.")
                 continue
-            chains.append(chain)
-            schema[name] = chaining.column_schema(learnt)
-        _check_inputs(table, chains, notices)
-        inputs = _inputs(chains, schema)
+            pipelines.append(pipeline)
+            schema[name] = column_pipeline.column_schema(learnt)
+        _check_inputs(table, pipelines, notices)
+        inputs = _inputs(pipelines, schema)
         needed = {
-            name: chaining.column_schema(table.columns[name]) for name in also if name not in schema
+            name: column_pipeline.column_schema(table.columns[name])
+            for name in also
+            if name not in schema
         }
-        return cls(inputs, schema, _pixels(chains), notices, tuple(chains), needed)
+        return cls(inputs, schema, _pixels(pipelines), notices, tuple(pipelines), needed)
 
     @property
     def row_schema(self) -> dict[str, dict[str, Any]]:
@@ -116,8 +117,8 @@ class Preprocessor:
         """The tokenizer of the only pipeline that reads text; None where none or several do."""
         states = [
             state["tokenizer"]
-            for chain in self.pipelines
-            for _, state in chain.steps
+            for pipeline in self.pipelines
+            for _, state in pipeline.steps
             if "tokenizer" in state
         ]
         return tokenizing.restore(states[0]) if len(states) == 1 else None
@@ -139,24 +140,24 @@ class Preprocessor:
         count = len(table) if rows is None else len(rows)
         result: dict[str, Any] = {}
         for name, described in self.inputs.items():
-            chains = [chain for chain in self.pipelines if chain.input_kind == name]
+            pipelines = [pipeline for pipeline in self.pipelines if pipeline.input_kind == name]
             if described.kind in ("tokens", "frames"):
                 result[name] = self._ragged(name, described, table, rows, key)
                 continue
             if name == "image":
-                column = chains[0].run(table.columns[chains[0].name])
+                column = pipelines[0].run(table.columns[pipelines[0].name])
                 result[name] = column.values if rows is None else column.values[rows]
                 continue
             matrix = np.empty(
                 (count, described.shape[0]), dtype=np.float32 if name == "numbers" else np.int64
             )
             start = 0
-            for chain in chains:
-                width = len(chain.names) if name == "numbers" else 1
-                _fill(matrix[:, start : start + width], chain, table, rows)
+            for pipeline in pipelines:
+                width = len(pipeline.names) if name == "numbers" else 1
+                _fill(matrix[:, start : start + width], pipeline, table, rows)
                 start += width
             if name == "numbers":
-                _check_finite(matrix, chains, table, rows)
+                _check_finite(matrix, pipelines, table, rows)
             result[name] = matrix
         return result
 
@@ -169,35 +170,39 @@ class Preprocessor:
         key: str | None,
     ) -> Ragged:
         """The rows of the pipeline that ends in an input of tokens or frames."""
-        chains = [chain for chain in self.pipelines if chain.input_kind == described.kind]
-        (chain,) = (
-            chains
-            if len(chains) == 1
-            else [chain for chain in chains if name == f"{described.kind}.{chain.name}"]
+        pipelines = [
+            pipeline for pipeline in self.pipelines if pipeline.input_kind == described.kind
+        ]
+        (pipeline,) = (
+            pipelines
+            if len(pipelines) == 1
+            else [pipeline for pipeline in pipelines if name == f"{described.kind}.{pipeline.name}"]
         )
-        raw = table.columns[chain.name]
+        raw = table.columns[pipeline.name]
         if key is None or rows is not None or raw.values.nbytes < _COSTLY:
-            column = chain.run(raw if rows is None else raw.take(rows))
+            column = pipeline.run(raw if rows is None else raw.take(rows))
         else:
             column = cache.cached_column(
-                {"table": key, "column": chain.name, "made": chain.fingerprint},
-                lambda: chain.run(raw),
+                {"table": key, "column": pipeline.name, "made": pipeline.fingerprint},
+                lambda: pipeline.run(raw),
             )
         assert column.offsets is not None
         return Ragged(column.values, column.offsets, lengths=described.kind == "frames")
 
     def only(self, names: Sequence[str]) -> Preprocessor:
         """The preprocessing of the columns `names` alone."""
-        chains = tuple(chain for chain in self.pipelines if chain.name in names)
+        pipelines = tuple(pipeline for pipeline in self.pipelines if pipeline.name in names)
         schema = {
             name: column_schema for name, column_schema in self.schema.items() if name in names
         }
-        return Preprocessor(_inputs(chains, schema), schema, _pixels(chains), [], chains)
+        return Preprocessor(_inputs(pipelines, schema), schema, _pixels(pipelines), [], pipelines)
 
     def state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         """(JSON values, arrays by name), from which `restore` builds an equal preprocessor."""
         arrays: dict[str, np.ndarray] = {}
-        columns = [chain.state(f"{number}.", arrays) for number, chain in enumerate(self.pipelines)]
+        columns = [
+            pipeline.state(f"{number}.", arrays) for number, pipeline in enumerate(self.pipelines)
+        ]
         return {
             "columns": columns,
             "schema": self.schema,
@@ -213,26 +218,31 @@ class Preprocessor:
         """
         try:
             schema = {
-                str(name): chaining.checked_schema(stored)
+                str(name): column_pipeline.checked_schema(stored)
                 for name, stored in state["schema"].items()
             }
             require(
                 [stored["name"] for stored in state["columns"]] == list(schema),
                 "its columns and its schema differ",
             )
-            chains = tuple(
-                chaining.restore_pipeline(stored, schema[stored["name"]], f"{number}.", arrays)
+            pipelines = tuple(
+                column_pipeline.restore_pipeline(
+                    stored, schema[stored["name"]], f"{number}.", arrays
+                )
                 for number, stored in enumerate(state["columns"])
             )
             require(
-                sum(chain.input_kind == "image" for chain in chains) <= 1, "it holds several images"
+                sum(pipeline.input_kind == "image" for pipeline in pipelines) <= 1,
+                "it holds several images",
             )
             notices = [str(notice) for notice in state["notices"]]
             also = {
-                str(name): chaining.checked_schema(stored)
+                str(name): column_pipeline.checked_schema(stored)
                 for name, stored in state.get("also", {}).items()
             }
-            return cls(_inputs(chains, schema), schema, _pixels(chains), notices, chains, also)
+            return cls(
+                _inputs(pipelines, schema), schema, _pixels(pipelines), notices, pipelines, also
+            )
         except ArtifactError:
             raise
         except DanluError as error:
@@ -307,7 +317,7 @@ def _parts_of(column: Column, data: Data, takes: Sequence[str]) -> list[Part]:
     return (
         data.transforms[column.kind]
         if column.kind in data.transforms
-        else chaining.default_transforms(column.kind, takes)
+        else column_pipeline.default_transforms(column.kind, takes)
     )
 
 
@@ -422,8 +432,10 @@ def _refuse_infinite(table: Table, column: Column, rows: np.ndarray) -> None:
 # --- what the model sees --------------------------------------------------------------------------
 
 
-def _check_inputs(table: Table, chains: Sequence[ColumnPipeline], notices: Sequence[str]) -> None:
-    images = [chain.name for chain in chains if chain.input_kind == "image"]
+def _check_inputs(
+    table: Table, pipelines: Sequence[ColumnPipeline], notices: Sequence[str]
+) -> None:
+    images = [pipeline.name for pipeline in pipelines if pipeline.input_kind == "image"]
     if len(images) > 1:
         raise DataError(
             f"the table holds {len(images)} image columns ({', '.join(images)}), and a model "
@@ -431,7 +443,7 @@ def _check_inputs(table: Table, chains: Sequence[ColumnPipeline], notices: Seque
             where=table.origin,
             hint=f"set data.columns.{images[1]}.use to false",
         )
-    if not chains:
+    if not pipelines:
         raise DataError(
             "no column is left to learn from.",
             where=table.origin,
@@ -440,47 +452,58 @@ def _check_inputs(table: Table, chains: Sequence[ColumnPipeline], notices: Seque
 
 
 def _inputs(
-    chains: Sequence[ColumnPipeline], schema: Mapping[str, Mapping[str, Any]]
+    pipelines: Sequence[ColumnPipeline], schema: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, InputSpec]:
     result: dict[str, InputSpec] = {}
-    names = tuple(name for chain in chains if chain.input_kind == "numbers" for name in chain.names)
+    names = tuple(
+        name
+        for pipeline in pipelines
+        if pipeline.input_kind == "numbers"
+        for name in pipeline.names
+    )
     if names:
         of = tuple(
-            chain.name for chain in chains if chain.input_kind == "numbers" for _ in chain.names
+            pipeline.name
+            for pipeline in pipelines
+            if pipeline.input_kind == "numbers"
+            for _ in pipeline.names
         )
         result["numbers"] = InputSpec("numbers", (len(names),), names=names, of=of)
-    coded = [chain for chain in chains if chain.input_kind == "categories"]
+    coded = [pipeline for pipeline in pipelines if pipeline.input_kind == "categories"]
     if coded:
         result["categories"] = InputSpec(
             "categories",
             (len(coded),),
-            names=tuple(chain.name for chain in coded),
-            cardinalities=tuple(chain.cardinality for chain in coded),
+            names=tuple(pipeline.name for pipeline in coded),
+            cardinalities=tuple(pipeline.cardinality for pipeline in coded),
         )
-    for chain in chains:
-        if chain.input_kind == "image":
-            height, width, channels = schema[chain.name]["shape"]
-            mean, std = (tuple(chain.pixels[name]) for name in ("mean", "std"))
+    for pipeline in pipelines:
+        if pipeline.input_kind == "image":
+            height, width, channels = schema[pipeline.name]["shape"]
+            mean, std = (tuple(pipeline.pixels[name]) for name in ("mean", "std"))
             result["image"] = InputSpec("image", (channels, height, width), mean=mean, std=std)
-        elif chain.input_kind in ("tokens", "frames"):
-            alone = sum(other.input_kind == chain.input_kind for other in chains) == 1
-            result[chain.input_kind if alone else f"{chain.input_kind}.{chain.name}"] = (
-                _ragged_input(chain)
+        elif pipeline.input_kind in ("tokens", "frames"):
+            alone = sum(other.input_kind == pipeline.input_kind for other in pipelines) == 1
+            result[pipeline.input_kind if alone else f"{pipeline.input_kind}.{pipeline.name}"] = (
+                _ragged_input(pipeline)
             )
     return result
 
 
-def _ragged_input(chain: ColumnPipeline) -> InputSpec:
-    if chain.input_kind == "frames":
-        return InputSpec("frames", (chain.longest, len(chain.names)), names=chain.names)
-    several = (len(chain.cardinalities),) if len(chain.cardinalities) > 1 else ()
+def _ragged_input(pipeline: ColumnPipeline) -> InputSpec:
+    if pipeline.input_kind == "frames":
+        return InputSpec("frames", (pipeline.longest, len(pipeline.names)), names=pipeline.names)
+    several = (len(pipeline.cardinalities),) if len(pipeline.cardinalities) > 1 else ()
     return InputSpec(
-        "tokens", (chain.longest, *several), names=chain.names, cardinalities=chain.cardinalities
+        "tokens",
+        (pipeline.longest, *several),
+        names=pipeline.names,
+        cardinalities=pipeline.cardinalities,
     )
 
 
-def _pixels(chains: Sequence[ColumnPipeline]) -> dict[str, dict[str, list[float]]]:
-    images = [chain for chain in chains if chain.input_kind == "image"]
+def _pixels(pipelines: Sequence[ColumnPipeline]) -> dict[str, dict[str, list[float]]]:
+    images = [pipeline for pipeline in pipelines if pipeline.input_kind == "image"]
     return {"image": images[0].pixels} if images else {}
 
 
@@ -499,10 +522,12 @@ def _some(column: Column, rows: np.ndarray) -> Column:
     return column.take(rows)
 
 
-def _fill(result: np.ndarray, chain: ColumnPipeline, table: Table, rows: np.ndarray | None) -> None:
+def _fill(
+    result: np.ndarray, pipeline: ColumnPipeline, table: Table, rows: np.ndarray | None
+) -> None:
     """Writes the result of a pipeline for `rows` of its column into `result` (N, width), a block of
     rows at a time."""
-    column = table.columns[chain.name]
+    column = table.columns[pipeline.name]
     step = max(256, _BLOCK // max(1, result.shape[1]))
     for start in range(0, len(result), step):
         stop = min(start + step, len(result))
@@ -514,26 +539,26 @@ def _fill(result: np.ndarray, chain: ColumnPipeline, table: Table, rows: np.ndar
             raise _not_a_number(
                 table, row if rows is None else int(rows[row]), column.name, "infinite"
             )
-        values = chain.run(part).values
+        values = pipeline.run(part).values
         with np.errstate(over="ignore"):  # beyond float32: found and named by _check_finite
             result[start:stop] = values if values.ndim == 2 else values[:, None]
 
 
 def _check_finite(
-    matrix: np.ndarray, chains: Sequence[ColumnPipeline], table: Table, rows: np.ndarray | None
+    matrix: np.ndarray, pipelines: Sequence[ColumnPipeline], table: Table, rows: np.ndarray | None
 ) -> None:
     finite = np.isfinite(matrix)
     if finite.all():
         return
     row, feature = (int(index) for index in np.argwhere(~finite)[0])
     missing = bool(np.isnan(matrix[row, feature]))
-    for chain in chains:
-        if feature < len(chain.names):
+    for pipeline in pipelines:
+        if feature < len(pipeline.names):
             what = (
                 "missing and its transforms leave it so" if missing else "too large for a float32"
             )
-            raise _not_a_number(table, row if rows is None else int(rows[row]), chain.name, what)
-        feature -= len(chain.names)
+            raise _not_a_number(table, row if rows is None else int(rows[row]), pipeline.name, what)
+        feature -= len(pipeline.names)
 
 
 def _not_a_number(table: Table, row: int, name: str, what: str) -> DataError:

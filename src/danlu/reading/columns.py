@@ -53,7 +53,7 @@ def column_options(schema: Schema) -> dict[str, ColumnOptions]:
     }
 
 
-def read_columns(schema: Schema, raw: Any, origin: str, *, plainly: bool = False) -> Table:
+def read_columns(schema: Schema, raw: object, origin: str, *, plainly: bool = False) -> Table:
     """The table of `raw` rows, with exactly the columns of `schema` in their kinds.
 
     schema    column name -> {"kind": ..., and for images "shape": [height, width, channels], for

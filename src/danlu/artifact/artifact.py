@@ -9,6 +9,10 @@
 Loading runs no code from the folder: models and transforms are danlu's own parts, chosen by name
 and checked like a recipe."""
 
+# torch leaves the types of some of its methods open.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportPrivateUsage=false
+
 from __future__ import annotations
 
 from collections.abc import Mapping
@@ -257,7 +261,7 @@ def replay(change: Mapping[str, Any], module: nn.Module) -> None:
     compressor.replay(config, change["state"], module)
 
 
-def inputs_to_json(inputs: Mapping[str, InputSpec]) -> dict[str, Any]:
+def inputs_to_json(inputs: Mapping[str, InputSpec]) -> dict[str, dict[str, object]]:
     """Input specs as JSON values.
 
     >>> inputs_to_json({"x": InputSpec("numbers", (3,))})["x"]["shape"]

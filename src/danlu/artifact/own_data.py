@@ -13,7 +13,7 @@ def source_like_training(data: str, artifact: Contents) -> Part:
     decimal mark that was found then."""
     source = source_of(data, artifact.recipe.data.source)
     mark = artifact.provenance["data"].get("decimal", "auto")
-    if getattr(source.options, "decimal", None) == "auto" and mark != "auto":
+    if source.options.model_dump().get("decimal") == "auto" and mark != "auto":
         return Part(source.name, source.options.model_copy(update={"decimal": mark}))
     return source
 

@@ -93,7 +93,7 @@ class CompressionReport:
         then, now = self.before["scores"][self.metric], self.after["scores"][self.metric]
         return then - now if self.better == "higher" else now - then
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, object]:
         """All of it as JSON values."""
         names = ("before", "after", "split", "rows", "metric", "better", "threads")
         return {

@@ -1,14 +1,12 @@
-"""A whole recipe: train, then what its section compress asks. The run's folder holds both: artifact/ as it was trained, and beside it
-artifact-compressed/.
+"""A whole recipe: training, then its section compress. The run folder gets artifact/ as trained and artifact-compressed/.
 
-The section changes nothing of the training: a run that has finished is compressed without being
-trained anew, by other steps too."""
+The section does not affect the training: a finished run is compressed without being trained again,
+also by other steps."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from danlu import recipe as recipes
 from danlu import registry
@@ -22,11 +20,11 @@ COMPRESSED = "artifact-compressed"
 
 
 def train(
-    recipe: Recipe | str | Path | Mapping[str, Any],
+    recipe: Recipe | str | Path | Mapping[str, object],
     run: str | Path | None = None,
-    overrides: Sequence[str] | Mapping[str, Any] = (),
+    overrides: Sequence[str] | Mapping[str, object] = (),
     *,
-    output: Any = "quiet",
+    output: loop.Output = "quiet",
     fold: tuple[int, int] | None = None,
     beside: Watcher | None = None,
     tell: Callable[[CompressionReport], None] = lambda result: None,
@@ -34,13 +32,13 @@ def train(
     """Train a recipe (a Recipe, a file, or a dict) in the run folder `run` (default runs/<recipe
     name>); returns the artifact.
 
-    The same call continues a run that was cut off, and returns at once the artifact of one that has
-    finished. Where the recipe has a section compress, the artifact that is returned is the
-    compressed one, in artifact-compressed/ beside it; `tell` hears what that cost, where it was
-    made anew. `beside` is a watcher that is no part of the recipe; what it raises ends the
-    training. Raises DanluError: a wrong recipe or data, a folder of another run, training that
-    stopped itself, a compressed form that loses more than compress.max_drop (artifact/ stays), an
-    interruption (state saved).
+    The same call resumes a run that was interrupted, and returns the artifact of a finished run at
+    once. Where the recipe has a section compress, the compressed artifact is returned, from
+    artifact-compressed/ beside artifact/; `tell` is called with the report where it was newly made.
+    `beside` is a watcher that the recipe does not name; what it raises ends the training. Raises
+    DanluError: the recipe or the data is wrong, the folder belongs to another run, training stopped
+    itself, the compressed model's score drops by more than compress.max_drop (artifact/ stays), or a
+    signal interrupted it (the state is then saved).
 
     >>> import danlu
     >>> recipe = {"task": "classification", "model": "mlp", "train": {"steps": 2},

@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -49,7 +49,9 @@ class ArtifactRows(Protocol):
 
     table: Table
 
-    def prepared(self, contents: Contents) -> tuple[Mapping[str, InputSpec], Rows, Any]: ...
+    def prepared(
+        self, contents: Contents
+    ) -> tuple[Mapping[str, InputSpec], Rows, dict[str, np.ndarray]]: ...
 
 
 class TeacherTexts:

@@ -40,7 +40,7 @@ from danlu.parts.tasks._base import (
 )
 from danlu.recipe import Part, Train
 from danlu.system.placement import EVALUATION, Placement, draw_seed, placement_for
-from danlu.terms import Batch, Scores
+from danlu.terms import Batch, Scores, Table
 
 _MOST_TEXTS = 64  # rows generated together
 
@@ -345,7 +345,7 @@ def evaluate(artifact: Contents, data: str | None = None, split: str = "test") -
     return evaluator.score(module, split, examples.splits[split])
 
 
-def _missing(table: Any, targets: Sequence[str]) -> np.ndarray:
+def _missing(table: Table, targets: Sequence[str]) -> np.ndarray:
     lost = np.zeros(len(table), dtype=bool)
     for name in targets:
         lost |= table.columns[name].is_missing()
@@ -357,7 +357,7 @@ def as_plain_scores(scores: Scores) -> dict[str, Any]:
     return {**scores.values, **scores.tables}
 
 
-def deciding_score(scores: Mapping[str, Any], metric: str) -> float | None:
+def deciding_score(scores: Mapping[str, object], metric: str) -> float | None:
     """The score `metric`; None where it is undefined on this split.
 
     >>> deciding_score({"accuracy": 0.5}, "accuracy")

@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass, replace
-from typing import Any
 
 from danlu import registry
 from danlu.errors import RunError, TrainingStopped
@@ -39,7 +38,7 @@ class RangeTest:
     suggestion: float
     trainings: bool = False
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, object]:
         """Plain data."""
         return {
             "suggestion": self.suggestion,

@@ -93,11 +93,11 @@ def load_pretrained(
             f"({base.recipe.model.name})",
         )
     if multipliers(module, fitting) != multipliers(base.module, fitting.values()):
-        options = base.recipe.model.options
+        options = base.recipe.model.options.model_dump()
         own = [
-            f"{name}: {getattr(options, name)}"
+            f"{name}: {options[name]}"
             for name in ("parametrization", "base_width", "base_layers")
-            if hasattr(options, name)
+            if name in options
         ]
         raise ArtifactError(
             "its weights were trained with other multipliers than the new model has (muP), and would "

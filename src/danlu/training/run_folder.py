@@ -37,7 +37,10 @@ class RunFolder:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(
-                self.path / ".held", os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o644
+                self.path / ".held",
+                # Windows has no O_CLOEXEC
+                os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0),
+                0o644,
             )
         except OSError as error:
             raise RunError(

@@ -17,7 +17,6 @@ import time
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 from danlu import recipe as recipes
 from danlu import registry
@@ -50,7 +49,7 @@ class Verdict:
         """Whether every compared file of every run is the same to the last bit."""
         return not self.differing
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, object]:
         """All of it as JSON values."""
         return {"equal": self.equal, **asdict(self)}
 
@@ -72,11 +71,12 @@ def verify_resume(
     say: Callable[[str], None] = lambda text: None,
     folder: Path | None = None,
 ) -> Verdict:
-    """Train once unbroken, then with `kills` kill -9, each time started again by the same command;
-    compare the bytes.
+    """Train once without interruption, then with `kills` kill -9, each time resumed by the same
+    command; compare the bytes.
 
-    The runs lie in a temporary folder (or in `folder`, an empty one, which is kept); what they say
-    is not shown. `say` hears of each death. Raises DanluError where the recipe does not train.
+    The runs are in a temporary folder, or in `folder`, an empty one, which is kept. Their output is
+    not shown. `say` is called with a line after each kill. Raises DanluError where the recipe does
+    not train.
 
     >>> import danlu
     >>> danlu.verify_resume("no-such-recipe.yaml")

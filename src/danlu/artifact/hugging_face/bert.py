@@ -5,6 +5,10 @@ token types. danlu reads one text: what the first type adds is part of its posit
 Source: modeling_bert.py of transformers 5; Devlin et al., 2019, arXiv:1810.04805.
 """
 
+# torch leaves the types of some of its methods open.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportPrivateUsage=false
+
 from __future__ import annotations
 
 from collections.abc import Mapping
@@ -27,6 +31,7 @@ from danlu.layers.transformer.encoder import (
     Pooler,
     VocabularyHead,
 )
+from danlu.recipe import Options
 from danlu.terms import BEGINNING, END, PADDING
 
 NEEDED = {
@@ -71,7 +76,7 @@ class BertParts:
         return cast("nn.Embedding", cast("WordEmbedding", body).tables[0])
 
 
-def bert_parts(module: nn.Module, options: Any, task: str, where: str) -> BertParts:
+def bert_parts(module: nn.Module, options: Options, task: str, where: str) -> BertParts:
     """The parts of an artifact's encoder. ArtifactError naming the options that BERT does not
     know."""
     needed = dict(NEEDED)
@@ -79,9 +84,10 @@ def bert_parts(module: nn.Module, options: Any, task: str, where: str) -> BertPa
         needed |= {"pooling": "first", "head": "dense"}
     if task == "masked_language_modeling":
         needed |= {"head": "dense", "pooling": "first"}
-    odd = [name for name, value in needed.items() if getattr(options, name) != value]
+    own_values = options.model_dump()
+    odd = [name for name, value in needed.items() if own_values[name] != value]
     if odd:
-        own = ", ".join(f"{name}: {getattr(options, name)}" for name in odd)
+        own = ", ".join(f"{name}: {own_values[name]}" for name in odd)
         raise ArtifactError(
             f"this encoder is not built as a BERT is ({own}), and Hugging Face knows no other network that it fits.",
             where=where,
@@ -262,8 +268,9 @@ def module_of(
                 where,
             )
             _put(parts.last.bias, "cls.predictions.bias", weights, where)
-    for norm in (each for each in module.modules() if isinstance(each, nn.LayerNorm)):
-        norm.eps = float(config.get("layer_norm_eps", 1e-12))
+    for layer in module.modules():
+        if isinstance(layer, nn.LayerNorm):
+            layer.eps = float(config.get("layer_norm_eps", 1e-12))
     return module.eval()
 
 

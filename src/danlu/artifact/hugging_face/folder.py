@@ -1,5 +1,9 @@
 """The folder of a checkpoint: written from an artifact of gpt or encoder, read as one."""
 
+# torch leaves the types of some of its methods open.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportPrivateUsage=false
+
 from __future__ import annotations
 
 import importlib.util
@@ -188,27 +192,25 @@ def _of_encoder(artifact: Contents, where: str) -> tuple[dict[str, bytes], Token
 
 
 def _tokenizer_of_encoder(artifact: Contents, where: str) -> TokenizerFile:
-    """What reads an encoder's text, as a file."""
+    """The tokenizer of an encoder's text, as a file."""
     tokenizer = artifact.preprocessor.tokenizer
     steps = [step for chain in artifact.preprocessor.pipelines for step in chain.steps]
     if tokenizer is not None:
-        options: Any = next(part.options for part, state in steps if "tokenizer" in state)
+        options = next(part.options for part, state in steps if "tokenizer" in state).model_dump()
         return tokenizer_file(
             tokenizer,
             where,
             tuple(
-                code
-                for code, asked in ((BEGINNING, options.beginning), (END, options.end))
-                if asked
+                code for code, option in ((BEGINNING, "beginning"), (END, "end")) if options[option]
             ),
         )
     words = [(part.options, state) for part, state in steps if part.name == "vocabulary"]
     if len(words) != 1:
         raise ArtifactError("this artifact has not exactly one tokenizer.", where=where)
-    asked, state = words[0]
+    options, state = words[0][0].model_dump(), words[0][1]
     plain = state["labels"]
     return word_tokenizer_file(
-        state["words"], not plain and asked.lower, not plain and asked.digits
+        state["words"], not plain and options["lower"], not plain and options["digits"]
     )  # type: ignore[attr-defined]
 
 

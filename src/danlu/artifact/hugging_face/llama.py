@@ -4,6 +4,10 @@ V codes of the vocabulary, D width.
 Source: modeling_llama.py of transformers 5; Touvron et al., 2023, arXiv:2302.13971.
 """
 
+# torch leaves the types of some of its methods open.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportPrivateUsage=false
+
 from __future__ import annotations
 
 from collections.abc import Mapping
@@ -18,6 +22,7 @@ from danlu.layers.normalization import EPSILON
 from danlu.layers.tensors import from_array
 from danlu.layers.transformer.blocks import Block, StackSizes
 from danlu.layers.transformer.language_model import LanguageModel
+from danlu.recipe import Options
 from danlu.terms import END, PADDING
 
 NEEDED = {
@@ -40,15 +45,13 @@ _LAYER = {
 }
 
 
-def refuse_others(options: Any, where: str) -> None:
+def refuse_others(options: Options, where: str) -> None:
     """ArtifactError naming the options of a gpt that Llama does not know."""
-    odd = [f"{name}: {value}" for name, value in NEEDED.items() if getattr(options, name) != value]
-    if odd:
-        own = ", ".join(
-            f"{name}: {getattr(options, name)}"
-            for name in NEEDED
-            if getattr(options, name) != NEEDED[name]
-        )
+    own_values = options.model_dump()
+    names = [name for name, value in NEEDED.items() if own_values[name] != value]
+    if names:
+        own = ", ".join(f"{name}: {own_values[name]}" for name in names)
+        odd = [f"{name}: {NEEDED[name]}" for name in names]
         raise ArtifactError(
             f"this gpt is not built as a Llama is ({own}), and Hugging Face knows no other network that it fits.",
             where=where,

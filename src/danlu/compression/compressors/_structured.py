@@ -45,19 +45,20 @@ def groups(module: nn.Module, only: Sequence[str] | None, spare: Sequence[str]) 
         for name, layer in unshared(
             module, {**convolutions(module), **linear_layers(module)}
         ).items()
-        if getattr(layer, "groups", 1) == 1 and isinstance(layer, nn.Linear | nn.Conv1d | nn.Conv2d)
+        if isinstance(layer, nn.Linear)
+        or (isinstance(layer, nn.Conv1d | nn.Conv2d) and layer.groups == 1)
     }
     makers = select_layers(layers, only, spare, "prune")
     candidates = []
-    for name, each in module.named_modules():
+    for name, layer in module.named_modules():
         before = f"{name}." if name else ""
-        if type(each) is nn.Sequential:
-            candidates += _in_a_row(before, each, layers)
-        elif isinstance(each, FeedForward):
-            halves = [f"{before}up", *([f"{before}gate"] if each.gate is not None else [])]
+        if type(layer) is nn.Sequential:
+            candidates += _in_a_row(before, layer, layers)
+        elif isinstance(layer, FeedForward):
+            halves = [f"{before}up", *([f"{before}gate"] if layer.gate is not None else [])]
             if all(part in layers for part in [*halves, f"{before}down"]):
                 candidates.append(Group(tuple(halves), (), f"{before}down"))
-    return [each for each in candidates if all(maker in makers for maker in each.makers)]
+    return [group for group in candidates if all(maker in makers for maker in group.makers)]
 
 
 def _in_a_row(before: str, row: nn.Sequential, layers: Mapping[str, nn.Module]) -> list[Group]:

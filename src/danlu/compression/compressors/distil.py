@@ -1,18 +1,17 @@
-"""A smaller model of the same task that learns from this one, or from another teacher: knowledge distillation.
+"""Knowledge distillation: a smaller model of the same task learns from this one, or from another teacher.
 
-The student is a recipe of its own (`student`), or this recipe with another model (`model`: options
-to change, or a family by name). It is trained from the start, on the same rows, by the ordinary
-loop; its loss is drawn towards what the teacher answers (and, where layers are named, towards its
-inner states and attention). The teacher is the artifact that is compressed, another artifact, or a
-folder of a Hugging Face checkpoint whose head is of this task; it may read its inputs in another
-form (another tokenizer) as long as the rows are the same.
+The student has a recipe of its own (`student`), or this recipe with another model (`model`: changed
+options, or another family by name). It is trained from random weights on the same rows by the
+ordinary loop. Its loss compares its outputs with the teacher's and, where layers are named, its
+hidden states and attention. The teacher is the artifact that is compressed, another artifact, or a
+Hugging Face checkpoint with a head for this task. It may prepare its inputs in another way (another
+tokenizer), as long as the rows are the same.
 
-A student that writes texts (sequence_to_sequence, instruction_tuning) may learn from those that the
-teacher writes (`sequences`), beside its logits or, with weight 0, alone: then their vocabularies
-may differ. A running text (language_modeling) asks nothing that could be answered, and a
-recording's text (speech_recognition) is told frame by frame: there logits say it all. See
-danlu/compression/distillation_loss.py for the loss, danlu/compression/teacher_texts.py for the
-texts."""
+A student that generates texts (sequence_to_sequence, instruction_tuning) can learn from texts that
+the teacher generates (`sequences`), beside its logits or, with weight 0, alone; their vocabularies
+may then differ. language_modeling and speech_recognition have no such texts: there the logits hold
+everything. See danlu/compression/distillation_loss.py for the loss and
+danlu/compression/teacher_texts.py for the texts."""
 
 from __future__ import annotations
 
@@ -92,8 +91,8 @@ class Config(Options):
 
 
 def compress(config: Config, subject: Subject) -> CompressorState:
-    """Train the student; subject.contents and subject.module are then its own. DanluError where it
-    cannot learn from this teacher."""
+    """Train the student; subject.contents and subject.module are then its own. Raises DanluError
+    where it cannot learn from this teacher."""
     return subject.distil(config)
 
 

@@ -1,7 +1,7 @@
-"""Linear layers in 4 bits, in groups of inputs: an eighth of the size on disk and in memory. For large matrices, as Transformers have.
+"""Linear layers in 4 bits, in groups of inputs: an eighth of the size. For large matrices, as in Transformers.
 
-Each group of `group` inputs of an output has a scale and a middle of its own; codes stand two in a
-byte. torchao's int4 keeps a byte a code on a CPU, so this uses torch's own kernel."""
+Each group of `group` inputs of an output has its own scale and zero point; two codes share a byte.
+This uses torch's own kernel: torchao's int4 takes a byte per code on a CPU."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Linear layers in 8 bits; what they read is rounded row by row when it is there. Needs no data.
+"""Linear layers in 8 bits; their inputs are rounded row by row at prediction. Needs no data.
 
-Weights are multiples of 1/127 of each output's largest, inputs of each row's largest; the products
-are sums of whole numbers. A row's answer does not depend on the rows beside it, which one scale for
-a whole batch (as torch's own dynamic quantisation has it) would break."""
+Weights are multiples of 1/127 of the largest weight of their output, inputs of the largest input of
+their row; products are sums of integers. A prediction does not depend on the other rows of a batch,
+as it would with one scale per batch (torch's own dynamic quantization)."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""Convolutions and linear layers in 8 bits, and what they read too, at scales fixed by real rows: the fastest form where the CPU has VNNI.
+"""Convolutions and linear layers in 8 bits, inputs too, at scales from training rows: the fastest on CPUs with VNNI.
 
-Batch normalisations are folded into the layers before them. A range that a layer reads is set by
-training rows (danlu/layers/quantization/calibration.py) and cut off where rounding all of it would
-cost more. An activation that follows is done on the way, and layers that follow each other hand
-codes on. Layers so small that a call of the kernel costs more than they do stay float32."""
+Batch normalizations are folded into the layers before them. The range of a layer's inputs is set by
+training rows (danlu/layers/quantization/calibration.py), and clipped where rounding all of it would
+cost more. An activation that follows is fused, and layers that follow each other pass codes on.
+Layers so small that a call of the kernel costs more than they do stay float32."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Weights in 8 bits, what is computed stays floating point: a quarter of the size on disk, and less to read from memory a product.
+"""Weights in 8 bits, computation in floating point: a quarter of the size, and less memory to read per product.
 
-Linear layers and embeddings are kept in 8 bits in memory too. Layers for which there is no such
-product (recurrent ones, convolutions, a matrix that is shared) are rounded and stored in 8 bits,
-and opened when the artifact is read."""
+Linear layers and embeddings have 8-bit weights in memory too. Layers without such a product
+(recurrent ones, convolutions, a shared matrix) are rounded and stored in 8 bits, and become float32
+when the artifact is read."""
 
 # torch leaves the types of some of its methods open.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
@@ -109,7 +109,7 @@ def replay(config: Config, state: CompressorState, module: nn.Module) -> None:
 
     for name in state["layers"]:
         layer = layer_of_kind(
-            module, name, lambda each: {**linear_layers(each), **embeddings(each)}
+            module, name, lambda tree: {**linear_layers(tree), **embeddings(tree)}
         )
         kept = (
             Int8WeightOnlyEmbedding(layer, config.products)

@@ -1,10 +1,11 @@
-"""Linear layers as two narrow ones: the closest matrix of a lower rank, by singular values.
+"""Low-rank factorization: a linear layer becomes two narrow ones, by singular value decomposition.
 
-    W ~ up down        down (rank, inputs), up (outputs, rank): the largest singular values, a root of each on both sides
+    W ~ up down        down (rank, inputs), up (outputs, rank): the largest singular values, the root
+                       of each on both sides
 
 The rank is the least that keeps a share of the sum of squares (`energy`), or a share of the smaller
-side (`rank`). A layer is replaced only where that makes it smaller. Some epochs of training after
-it make up for what was lost.
+side (`rank`). A layer is replaced only where that makes it smaller. Some epochs of training
+afterwards recover accuracy.
 Source: Eckart and Young, 1936; Denton et al., 2014, arXiv:1404.0736.
 """
 

@@ -1,10 +1,12 @@
-"""Weights that matter least taken out, then some epochs of training in which they stay out.
+"""Pruning: the least important weights are removed, then some epochs of training without them.
 
-method: magnitude    the smallest weights become 0, over the whole model or in each layer alike. The artifact is smaller (zeros are written
-                     as a bitmap); the model is as fast as before, and kinder to a compressor after it
-method: structured   whole hidden units and channels are removed, where one layer alone reads what another gives: inside of feed-forward
-                     halves, and between neighbours in an nn.Sequential (a perceptron, the inside of a residual block). The model is
-                     smaller and faster. A unit counts as the product of the lengths of its weights in and out
+method: magnitude    the smallest weights become 0, over the whole model or in each layer. The artifact
+                     gets smaller (zeros are written as a bitmap); the model is as fast as before.
+method: structured   whole hidden units and channels are removed, where one layer alone reads the
+                     outputs of another: inside feed-forward layers, and between neighbours in an
+                     nn.Sequential (a perceptron, a residual block). The model gets smaller and
+                     faster. The importance of a unit is the product of the lengths of its incoming
+                     and outgoing weights.
 Sources: Han et al., 2015, arXiv:1506.02626 (magnitude, and training on); Li et al., 2017,
 arXiv:1608.08710 (channels)."""
 

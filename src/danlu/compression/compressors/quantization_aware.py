@@ -1,13 +1,13 @@
-"""Static int8 that the model was trained for: some epochs on, with every rounding in place, so that weights settle where rounding is kind.
+"""Quantization-aware training: some epochs with the rounding of int8_static in the forward pass, then static int8.
 
-The forward pass rounds weights and what layers read as int8_static will; the gradient passes
-through as if nothing were rounded (danlu/layers/quantization/fake_quant.py). Ranges are set by real
-rows first and stay. Batch normalisations are folded before. Training is the recipe's own loop from
-the artifact's weights on, in float32 at a share of its learning rate.
+The forward pass rounds weights and inputs as int8_static will; the gradient ignores the rounding
+(the straight-through estimator, danlu/layers/quantization/fake_quant.py). The ranges are set by
+training rows before and stay fixed. Batch normalizations are folded first. Training is the recipe's
+own loop from the artifact's weights, in float32, at a share of its learning rate.
 
-torchao's training for few bits is of linear layers, whose inputs it rounds row by row, or of
-captured programs that are then compiled; this one is of the layers themselves, convolutions too,
-and ends in the very scales it trained with.
+torchao's quantization-aware training covers linear layers with inputs rounded per row, or exported
+programs that are compiled afterwards. This one changes the layers themselves, convolutions too, and
+ends in the scales it trained with.
 Source: Jacob et al., 2018, arXiv:1712.05877.
 """
 

@@ -25,6 +25,7 @@ from torch.nn import functional
 from danlu.compat.torch_vmap import ModelsTensor, on_stacked, under_vmap
 from danlu.layers import dropout
 from danlu.layers.recurrent.rnn import LockedDropout
+from danlu.layers.text.embeddings import WordEmbedding
 
 # the buffer with a dropout layer's share; stacked, it makes vmap see K of them
 SHARE = "stacked_share"
@@ -101,13 +102,13 @@ def prepare(
             and layer.bias
         ):
             layer.forward = functools.partial(_recurrent, layer)  # type: ignore[method-assign]
-        elif isinstance(layer, nn.Dropout | LockedDropout) or hasattr(layer, "drawn"):
+        elif isinstance(layer, nn.Dropout | LockedDropout | WordEmbedding):
             layer_shares = [float(share_of(layers[name])) for layers in others]
             layer.register_buffer(SHARE, torch.zeros(()), persistent=False)
             shares[f"{name}.{SHARE}" if name else SHARE] = torch.tensor(
                 layer_shares, dtype=torch.float64, device=generators.device
             )
-            if hasattr(layer, "drawn"):
+            if isinstance(layer, WordEmbedding):
                 layer.drawn = functools.partial(_drawn, layer, generators)  # type: ignore[assignment]
                 continue
             form = _dropped if isinstance(layer, nn.Dropout) else _dropped_alike
@@ -117,7 +118,9 @@ def prepare(
 
 def share_of(layer: nn.Module) -> float:
     """The share that a dropout layer drops; 0 of other layers."""
-    return float(getattr(layer, "p" if isinstance(layer, nn.Dropout) else "share", 0.0))
+    if isinstance(layer, nn.Dropout):
+        return layer.p
+    return layer.share if isinstance(layer, LockedDropout) else 0.0
 
 
 def _dropped(layer: nn.Module, generators: StackedGenerators, x: Tensor) -> Tensor:
@@ -156,7 +159,11 @@ def _shares(layer: nn.Module) -> Tensor:
 def _drawn(layer: nn.Module, generators: StackedGenerators, like: Tensor) -> Tensor:
     """Uniform numbers in [0, 1) of the shape of `like`, from each model's own generator."""
     shape = like.shape
-    return on_stacked(lambda like: generators.uniform(shape), like)
+
+    def draw(like: ModelsTensor) -> Tensor:
+        return generators.uniform(shape)
+
+    return on_stacked(draw, like)
 
 
 def _linear(layer: nn.Linear, x: Tensor) -> Tensor:

@@ -214,7 +214,7 @@ class Population:
         first = self.first
         part = first.recipe.loss
         smoothing = [
-            float(getattr(trial.recipe.loss.options, "label_smoothing", 0.0) or 0.0)
+            float(trial.recipe.loss.options.model_dump().get("label_smoothing") or 0.0)
             for trial in self.trials
         ]
         self.smoothing: Tensor | None = None

@@ -48,12 +48,12 @@ class Stack:
         self.template = template
         self.holders = _holders(template)
         named = [dict(module.named_parameters()) for module in modules]
-        self.names = [name for name, each in named[0].items() if each.requires_grad]
+        self.names = [name for name, weight in named[0].items() if weight.requires_grad]
         self.trained = batched_layers.stacked(
-            [{name: each[name] for name in self.names} for each in named]
+            [{name: of_model[name] for name in self.names} for of_model in named]
         )
         self.constants: dict[str, Tensor] = batched_layers.stacked(
-            [{k: v for k, v in each.items() if k not in self.trained} for each in named]
+            [{k: v for k, v in of_model.items() if k not in self.trained} for of_model in named]
         )
         # the buffers in a state_dict are running statistics, which the forward pass changes
         kept = modules[0].state_dict().keys()
@@ -61,12 +61,14 @@ class Stack:
         buffers = [dict(module.named_buffers()) for module in modules]
         self.constants |= (
             batched_layers.stacked(
-                [{name: each[name] for name in self.statistics} for each in buffers]
+                [{name: of_model[name] for name in self.statistics} for of_model in buffers]
             )
             | shares
         )
         self.average = (
-            {name: each.clone() for name, each in self._averaged().items()} if averaged else None
+            {name: tensor.clone() for name, tensor in self._averaged().items()}
+            if averaged
+            else None
         )
         self.linears = _linears(template)
         self.low_precision: dict[str, Tensor] = {}
@@ -198,19 +200,20 @@ class Stack:
     def keep(self, which: Sequence[int]) -> None:
         """Keep only the models at these rows, ascending."""
         index = torch.tensor(list(which), device=self.placement.device)
-        self.modules = [self.modules[each] for each in which]
+        self.modules = [self.modules[row] for row in which]
         self.generators.keep(which)
         with torch.no_grad():
             self.trained = {
-                name: each.detach().index_select(0, index) for name, each in self.trained.items()
+                name: weight.detach().index_select(0, index)
+                for name, weight in self.trained.items()
             }
             self.constants = {
-                name: each.index_select(0, index.to(each.device))
-                for name, each in self.constants.items()
+                name: tensor.index_select(0, index.to(tensor.device))
+                for name, tensor in self.constants.items()
             }
             if self.average is not None:
                 self.average = {
-                    name: each.index_select(0, index) for name, each in self.average.items()
+                    name: tensor.index_select(0, index) for name, tensor in self.average.items()
                 }
         self._ready()
 

@@ -6,7 +6,6 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
 
 from danlu.layers.tensors import bytes_of
 from danlu.recipe import Recipe
@@ -40,7 +39,7 @@ class StackThroughput:
     curve: tuple[tuple[int, str, float], ...]
     reason: str
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, object]:
         """All of it as JSON values."""
         return asdict(self)
 
@@ -129,7 +128,7 @@ def _of_stack(recipes: Sequence[Recipe], precision: str, clock: Callable[[], flo
     return _fastest(population.step, clock) / len(recipes)
 
 
-def _fastest(step: Callable[[int], Any], clock: Callable[[], float]) -> float:
+def _fastest(step: Callable[[int], object], clock: Callable[[], float]) -> float:
     """Seconds of the fastest of a few steps: the others were disturbed by the machine."""
     fastest, spent, n = math.inf, 0.0, 0
     while n < 5 or (spent < _SECONDS and n < 50):

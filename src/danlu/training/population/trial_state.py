@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 from torch import nn
 
@@ -87,7 +87,11 @@ class TrialState:
 
 
 def stopping_watchers(
-    recipe: Recipe, folder: RunFolder | None, plan: Plan, metric: str, better: Any
+    recipe: Recipe,
+    folder: RunFolder | None,
+    plan: Plan,
+    metric: str,
+    better: Literal["higher", "lower"],
 ) -> Watchers:
     """The watchers of a trial that may ask to stop."""
     stopping = recipe.regularization.early_stopping

@@ -15,8 +15,8 @@
     ├── ExportError            exit code 4: an export that predicts something else than its artifact
     └── Interrupted            exit code 130 or 143: a signal stopped it; the state is saved
 
-A message says which rule was broken, by which value and where; the hint says the remedy. The command
-line shows these errors without a traceback."""
+A message says which rule was broken, by which value and where; the hint says the remedy. The
+command line shows these errors without a traceback."""
 
 from __future__ import annotations
 

@@ -9,7 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from danlu.comparison.charts import write_files
-from danlu.comparison.contestants import Among, Contestant, contestants
+from danlu.comparison.contestants import (
+    Among,
+    Contestant,
+    Overrides,
+    RecipeSource,
+    contestants,
+)
 from danlu.comparison.learning_rates import best_rate, first_rates, second_rates
 from danlu.comparison.runs import (
     ContestantFacts,
@@ -32,9 +38,9 @@ _QUESTION_FILE = "question.json"
 
 
 def compare(
-    recipes: Any,
+    recipes: RecipeSource | Sequence[RecipeSource],
     among: Among | None = None,
-    overrides: Any = (),
+    overrides: Overrides = (),
     *,
     run: str | Path | None = None,
     rates: int = 7,
@@ -65,7 +71,7 @@ def compare(
     >>> sorted(standing.name for standing in comparison.standings)
     ['adam', 'sgd']
     """
-    sources = recipes if isinstance(recipes, list | tuple) else [recipes]
+    sources: Sequence[RecipeSource] = recipes if isinstance(recipes, list | tuple) else [recipes]  # type: ignore[list-item]
     entrants = contestants(sources, among or {}, overrides)
     home = Path(run) if run is not None else Path("runs") / f"compare-{entrants[0].recipe.name}"
     try:

@@ -266,6 +266,14 @@ def open_export(path: str | Path) -> Export:
     """The export in a folder; `path` is the folder or its export.json.
 
     Every file is verified. Raises ArtifactError naming what is damaged, missing or not expected.
+
+    >>> import danlu
+    >>> recipe = {"task": "classification", "model": "mlp", "train": {"steps": 2},
+    ...           "data": {"source": {"name": "sklearn", "set": "iris"}, "target": "target"}}
+    >>> artifact = danlu.train(recipe, "runs/iris")
+    >>> path = danlu.export(artifact, "safetensors", "runs/iris-opened").path
+    >>> danlu.open_export(path).predict([dict.fromkeys(artifact.inputs, 1.0)])[0]["prediction"]
+    'setosa'
     """
     folder = Path(path)
     folder = folder.parent if folder.name == MANIFEST else folder

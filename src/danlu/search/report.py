@@ -63,6 +63,15 @@ def report(
     `storage` is the URL of the study's database: give it where it needs a password, which
     study.json does not hold. `plots`: whether PNG files are drawn; None: where matplotlib is
     installed. Raises RunError where there is no study, MissingExtra.
+
+    >>> import danlu
+    >>> recipe = {"task": "classification", "model": "mlp", "train": {"steps": 2},
+    ...           "data": {"source": {"name": "sklearn", "set": "iris"}, "target": "target"}}
+    >>> recipe["tune"] = {"space": {"optimizer.learning_rate": [0.01, 0.1]}, "sampler": "random",
+    ...                   "trials": 2, "on": "one_by_one"}
+    >>> study = danlu.tune(recipe, "studies/iris")
+    >>> [path.name for path in danlu.report("studies/iris", plots=False)]
+    ['report.html', 'trials.csv', 'trials.parquet']
     """
     folder = Path(study)
     description = _read_study_file(folder)

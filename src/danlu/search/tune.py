@@ -21,6 +21,7 @@ from danlu.search.pruners._base import PrunerFacts
 from danlu.search.report import note_study, report
 from danlu.search.study import Study, TrialRecord
 from danlu.system.signals import Interruption
+from danlu.training.loop import Output
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ def tune(
     study: str | Path | None = None,
     overrides: Sequence[str] | Mapping[str, Any] = (),
     *,
-    output: Any = "quiet",
+    output: Output = "quiet",
     plots: bool | None = False,
 ) -> StudyResult:
     """Run the search that a recipe's section tune describes, in the folder `study` (default
@@ -71,6 +72,15 @@ def tune(
 
     Raises DanluError for a wrong recipe, wrong data, or the folder of another study; Interrupted
     after a signal, with everything saved.
+
+    >>> import danlu
+    >>> recipe = {"task": "classification", "model": "mlp", "train": {"steps": 2},
+    ...           "data": {"source": {"name": "sklearn", "set": "iris"}, "target": "target"}}
+    >>> recipe["tune"] = {"space": {"optimizer.learning_rate": [0.01, 0.1]}, "sampler": "random",
+    ...                   "trials": 2, "on": "one_by_one"}
+    >>> study = danlu.tune(recipe, "studies/iris")
+    >>> [trial.state for trial in study.trials]
+    ['complete', 'complete']
     """
     if not isinstance(recipe, Recipe):
         recipe = recipes.read(recipe, registry, overrides)

@@ -29,6 +29,7 @@ from danlu.search.coordinate_check import (
 from danlu.search.tune import StudyResult, tune
 from danlu.search.widths import at_width, changed_options, width_of
 from danlu.system.atomic_files import replace_file
+from danlu.training.loop import Output
 
 # The paper does not promise that these transfer: the best strength of a regularization depends on
 # the size of the network and on its data.
@@ -64,7 +65,7 @@ def tune_at_width(
     overrides: Sequence[str] | Mapping[str, Any] = (),
     *,
     transfer: bool = False,
-    output: Any = "quiet",
+    output: Output = "quiet",
     say: Callable[[str], None] = lambda sentence: None,
 ) -> Transfer:
     """Search a recipe's options on a copy whose model is `width` wide, in the folder `study`
@@ -76,6 +77,15 @@ def tune_at_width(
 
     Raises DanluError as danlu.tune does, for a search space that changes the width, and
     (TrainingStopped) where the coordinate check fails.
+
+    >>> import danlu
+    >>> recipe = {"task": "classification", "model": {"name": "mlp", "hidden": [16]}, "train": {"steps": 2},
+    ...           "data": {"source": {"name": "sklearn", "set": "iris"}, "target": "target"}}
+    >>> recipe["tune"] = {"space": {"optimizer.learning_rate": [0.01, 0.1]}, "sampler": "random",
+    ...                   "trials": 2, "on": "one_by_one"}
+    >>> transfer = danlu.tune_at_width(recipe, 8, "studies/narrow-iris")
+    >>> transfer.width, transfer.narrow
+    (16, 8)
     """
     if not isinstance(recipe, Recipe):
         recipe = recipes.read(recipe, registry, overrides)

@@ -1,1 +1,1 @@
-"""The machine: devices, random draws, atomic files, locks, signals, trust, encryption, signatures."""
+"""The machine: devices, random draws, atomic files, locks, signals, trust, keys, signatures."""

@@ -246,7 +246,7 @@ def decide_auto(
     `flops_of_step` returns the operations of one step, and is called only where the hardware leaves
     a choice.
 
-    precision  bfloat16 where the device multiplies it faster (CUDA from compute capability 8.0, or a
+    precision  bfloat16 where the device multiplies it faster (CUDA from compute capability 8.0, a
                CPU with AMX or avx512_bf16) and a step is large enough to gain from it
     compile    on CUDA, for steps of the same size. Never on a CPU: compiling takes half a minute
                there, more than it saves

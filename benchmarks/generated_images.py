@@ -22,7 +22,7 @@ from danlu.artifact import artifact as artifacts
 from danlu.artifact.prediction import Artifact
 from danlu.data import cache
 from danlu.data.batches import Rows, rows_at_once
-from danlu.data.dataset import used_rows, make_examples, split_rows
+from danlu.data.dataset import make_examples, split_rows, used_rows
 from danlu.recipe import Part, Train
 from danlu.system.placement import placement_for
 from measuring import table
@@ -49,7 +49,7 @@ def metrics_of(model: Artifact, classifier: str) -> dict[str, Any]:
     for name in METRICS if model.task.classes else METRICS[1:]:
         options = registry.config("metrics", name).model_validate({"classifier": classifier})
         metric = registry.build_metric(Part(name, options), model.task)
-        metric.observer.wear(
+        metric.observer.use_classifier(
             found.module, found.described or found.preprocessor.inputs, found.task.output.names
         )
         built[name] = metric

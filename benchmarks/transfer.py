@@ -118,19 +118,19 @@ class Search:
     def _loss(self, rate: float, seed: int) -> float:
         """The validation loss after the last update; its updates' time is added to `seconds`."""
         import danlu
-        from danlu.training.setup import assemble
-        from danlu.training.step import NotFinite
+        from danlu.training.setup import build_training
+        from danlu.training.step import NonFiniteError
 
         recipe = danlu.read_recipe(
             CASES[self.case][0](self.width, self.parametrization, seed),
             {"optimizer.learning_rate": rate},
         )
-        built = assemble(recipe)
+        built = build_training(recipe)
         began = time.process_time()
         try:
             for n in range(built.plan.total_steps):
                 built.update(n)
-        except NotFinite:
+        except NonFiniteError:
             return NEVER
         finally:
             self.seconds += time.process_time() - began

@@ -56,7 +56,7 @@ def test_a_disk_that_fills_up_in_mid_run_costs_nothing_but_the_message(
         assert 0 < steps_of(run)[-1] < 400
         (disk / "filler").unlink()
         again = found.run("train", recipe, "--run", run)
-        assert "going on from step" in again.err and "damaged" not in again.err
+        assert "resuming at step" in again.err and "damaged" not in again.err
         assert differing(fingerprint(tmp_path / "whole"), fingerprint(run)) == []
 
 

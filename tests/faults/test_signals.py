@@ -67,7 +67,7 @@ def test_a_signal_saves_the_running_step_and_the_same_command_ends_in_the_same_b
         assert reached < step < 500
         reached = step
     last = found.run("train", recipe, "--run", run)
-    assert f"going on from step {reached}" in last.err
+    assert f"resuming at step {reached}" in last.err
     assert differing(hashes, fingerprint(run)) == []
 
 

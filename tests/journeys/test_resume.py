@@ -65,7 +65,7 @@ def test_an_interrupted_training_goes_on_by_the_same_command_and_a_finished_one_
     assert told, said
     on = typed(folder, *command)
     assert on.returncode == 0, on.stderr
-    assert f"going on from step {told[1]}" in on.stderr
+    assert f"resuming at step {told[1]}" in on.stderr
     assert "test scores" in on.stdout
     steps = [
         json.loads(line)["step"]

@@ -1,4 +1,4 @@
-"""A bound on the memory that tensors take while a model is built: sizes that a file declares are not believed."""
+"""A limit on the memory of tensors while a model is built from a file, whose sizes are not trusted."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ _META = torch.device("meta")
 
 
 class AllocationLimit(TorchDispatchMode):
-    """Inside the `with` new tensors may take `most` bytes in all; MemoryError before one that would
-    take more is made.
+    """Inside the `with`, new tensors may take `most` bytes in all; MemoryError before one is made that
+    would take more.
 
-    Counted is what makes tensors out of nothing, and what may be larger than what it is made of
-    (tensors of different shapes that meet)."""
+    Operators without tensors as inputs are counted, and those whose output may be larger than their
+    inputs (tensors of different shapes)."""
 
     def __init__(self, most: int) -> None:
         super().__init__()  # pyright: ignore[reportUnknownMemberType]
@@ -68,7 +68,8 @@ class AllocationLimit(TorchDispatchMode):
         self.left -= wanted
         if self.left < 0:
             raise MemoryError(
-                f"its tensors take more than {self.most:,} bytes, which is out of proportion to the weights it has"
+                f"its tensors take more than {self.most:,} bytes, which is out of proportion to its "
+                "weights"
             )
 
 

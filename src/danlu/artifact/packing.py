@@ -1,9 +1,11 @@
-"""Tensors in fewer bytes than they have in memory, exactly: what weights.safetensors holds in place of some of them.
+"""Lossless packing of tensors in weights.safetensors: 8-bit and mostly zero tensors take fewer bytes than in memory.
 
-    int8      NAME:codes int8, NAME:scales float32 (O,): a float32 tensor that holds no more than 8 bits an output
-    sparse    NAME:present uint8, a bit a number, the first in the highest place; NAME:values the numbers that are not 0
+    int8      NAME:codes int8, NAME:scales float32 (O,): a float32 tensor with at most 8 bits per
+              output
+    sparse    NAME:present uint8, one bit per number, the first in the highest bit; NAME:values the
+              numbers that are not 0
 
-How large a tensor becomes is told by the model it belongs to, never by the file.
+The size of an unpacked tensor comes from the model, never from the file.
 """
 
 from __future__ import annotations
@@ -15,15 +17,18 @@ from torch import Tensor
 
 from danlu.layers.quantization.int8 import dequantize, quantize
 
-_LEAST = 1024  # numbers of a tensor that is worth it
-_ZEROS = 0.5  # share of zeros from which a bitmap pays, also beside compression of the file system
+_LEAST = 1024  # numbers of a tensor that is worth packing
+_ZEROS = 0.5  # share of zeros from which a bitmap is smaller, also on a compressing file system
 
 
 def pack(
     weights: Mapping[str, Tensor], eight_bits: set[str], sparse: bool
 ) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """(the tensors to write, how each that is written in another form is): those named in 8 bits;
-    with `sparse` those mostly zero."""
+    """(the tensors to write, the form of each packed tensor by name). Packed are the tensors in
+    `eight_bits`, and with `sparse` those that are mostly zero.
+
+    Raises ValueError where a tensor in `eight_bits` has more than 8 bits.
+    """
     tensors: dict[str, Tensor] = {}
     how: dict[str, str] = {}
     for name, tensor in weights.items():
@@ -46,8 +51,8 @@ def pack(
 def unpack(
     packed: Mapping[str, Tensor], how: Mapping[str, str], wanted: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
-    """The tensors of `stored`; `wanted` are those of the model that they belong to. ValueError or
-    KeyError where they do not fit it."""
+    """The tensors that `pack` packed; `wanted` are those of the model. Raises ValueError or KeyError
+    where they do not fit it."""
     left = dict(packed)
     for name, form in how.items():
         like = wanted[name]

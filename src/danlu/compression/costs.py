@@ -1,4 +1,4 @@
-"""What answering with a model costs: bytes on disk and in memory, and the time a batch takes."""
+"""The costs of predicting with a model: bytes on disk and in memory, and seconds per batch."""
 
 # torch leaves the types of some of its methods open.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
@@ -11,15 +11,14 @@ import time
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from danlu.layers.tensors import bytes_of
 
-THREADS = 1  # what time is told for
-SECONDS = 1.0  # of measuring, a batch size, all models together
+THREADS = 1  # that latency is measured with
+SECONDS = 1.0  # of measuring per batch size, all models together
 _FEWEST, _MOST = 9, 400
 
 
@@ -39,8 +38,12 @@ def size_on_disk(folder: Path) -> int:
 
 
 def memory_of(module: nn.Module) -> int:
-    """Bytes of the tensors that a module holds, each storage once; also those made for its kernels
-    after it first answered."""
+    """Bytes of the tensors of a module, each storage once, with those that its kernels made at the
+    first forward pass.
+
+    >>> memory_of(nn.Linear(3, 2))
+    32
+    """
     tensors: dict[tuple[int, ...], Tensor] = {}
     for layer in module.modules():
         for value in [*layer._parameters.values(), *layer._buffers.values(), *_packed(layer)]:
@@ -50,14 +53,15 @@ def memory_of(module: nn.Module) -> int:
     return bytes_of({str(number): tensor for number, tensor in enumerate(tensors.values())})
 
 
-def _packed(layer: nn.Module) -> Sequence[Any]:
-    packed = getattr(layer, "_packed", None)
+def _packed(layer: nn.Module) -> Sequence[object]:
+    """What an int8 layer made for its kernel when it was first called."""
+    packed = vars(layer).get("_packed")
     return packed if isinstance(packed, tuple) else ()
 
 
 def batch_latencies(cases: Sequence[tuple[nn.Module, Mapping[str, Tensor]]]) -> list[float]:
-    """Seconds that each module takes for a batch of its own on one thread: the median of repeated
-    runs, the modules in turn, so that all meet the same machine."""
+    """Seconds per batch of each (module, inputs) on one thread: the median of repeated runs. The
+    modules take turns, so that all run on the machine in the same state."""
     taken: list[list[float]] = [[] for _ in cases]
     with _threads(THREADS), torch.inference_mode():
         for module, inputs in cases:

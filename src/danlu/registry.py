@@ -137,7 +137,7 @@ def config(shelf: str, name: str) -> type[Options]:
     """The options class of one part."""
     from danlu.recipe import Options
 
-    options = getattr(take(shelf, name), "Config", None)
+    options = vars(take(shelf, name)).get("Config")
     if not (isinstance(options, type) and issubclass(options, Options)):
         hint = _MEND if name in _outside(shelf) else ""
         raise PartError(
@@ -149,7 +149,13 @@ def config(shelf: str, name: str) -> type[Options]:
 
 def defaults(shelf: str, name: str) -> Mapping[str, Any]:
     """What a part recommends for the rest of the recipe: dotted keys to values; {} for most."""
-    return getattr(take(shelf, name), "DEFAULTS", {})
+    return vars(take(shelf, name)).get("DEFAULTS", {})
+
+
+def recommended(shelf: str, part: Part) -> Mapping[str, Any]:
+    """What a part recommends further for its options, as `defaults`; {} for most."""
+    recommends = vars(take(shelf, part.name)).get("recommends")
+    return {} if recommends is None else recommends(part.options)
 
 
 def facts(shelf: str, name: str) -> ModuleType:
@@ -376,7 +382,7 @@ def _checked_task(part: Part, task: Any) -> Task:
     if not isinstance(task, base.EncodesTargets | base.CutsExamples):
         _refuse_class("tasks", part.name, task, "EncodesTargets or CutsExamples")
     for name in ("output", "target_names", "score_order"):
-        if not hasattr(task, name):  # whether somebody else's class set it
+        if not hasattr(task, name):  # annotations of Task, which another package may forget to set
             raise PartError(
                 f"the task that tasks/{part.name} builds has no attribute {name}.",
                 hint=f"set self.{name}: see danlu.parts.tasks._base.Task",
@@ -516,6 +522,7 @@ __all__ = [
     "nearest",
     "optimizer_facts",
     "read_facts",
+    "recommended",
     "restore_task",
     "shelves",
     "source",

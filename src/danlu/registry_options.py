@@ -7,7 +7,7 @@ what a recipe would write after `loss:`."""
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import BeforeValidator, ValidationError, WithJsonSchema
 
@@ -16,7 +16,7 @@ from danlu.errors import PartError, did_you_mean
 from danlu.recipe import Part
 
 
-def part_of(kind: str, value: Any) -> Part:
+def part_of(kind: str, value: object) -> Part:
     """The Part on the shelf `kind` that `value` means. Raises ValueError with the broken rule as a
     plain sentence."""
     if isinstance(value, Part):
@@ -56,7 +56,7 @@ def _broken_rule(name: str, options: list[str], error: ValidationError) -> str:
     return _sentence(f"{option} of {name}: {rule[0].lower()}{rule[1:]}", "")
 
 
-def _reader(kind: str) -> Callable[[Any], Part]:
+def _reader(kind: str) -> Callable[[object], Part]:
     return lambda value: part_of(kind, value)
 
 

@@ -6,13 +6,15 @@ over (`ImageFeatures.use_classifier`), since metrics cannot read artifacts."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from danlu.errors import ArtifactError
 from danlu.terms import InputSpec
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+    from danlu.parts.metrics._penultimate import PenultimateLayer
 
 SIDE = 8  # of the small image that gives the features where there is no classifier
 
@@ -29,7 +31,7 @@ class ImageFeatures:
         self.classifier = classifier
         self.image = image
         self.names: tuple[str, ...] = ()
-        self._penultimate: Any = None
+        self._penultimate: PenultimateLayer | None = None
         self._own: InputSpec | None = None
 
     def use_classifier(
@@ -56,14 +58,14 @@ class ImageFeatures:
 
     def __call__(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
         """(features (N, D), the classifier's outputs (N, K) or None) of images (N, C, H, W)."""
-        if self._own is None:
+        if self._own is None or self._penultimate is None:
             return _small(_shades(images, self.image)), None
         self._penultimate.module.to(images.device)
         try:
             return self._penultimate({"image": _on_scale(_shades(images, self.image), self._own)})
         except ValueError as error:
             raise ArtifactError(
-                f"this classifier cannot be looked through: {error}.", where=str(self.classifier)
+                f"this classifier has no features to compare: {error}.", where=str(self.classifier)
             ) from None
 
 

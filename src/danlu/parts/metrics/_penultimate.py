@@ -5,7 +5,6 @@ B batch, D features, S outputs."""
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +24,7 @@ class PenultimateLayer:
             if isinstance(layer, nn.Linear):
                 layer.register_forward_hook(self._keep_input)
 
-    def _keep_input(self, layer: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
+    def _keep_input(self, layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         self._seen = inputs[0]
 
     def __call__(self, inputs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
@@ -33,5 +32,5 @@ class PenultimateLayer:
         with torch.no_grad():
             outputs = self.module(inputs)
         if self._seen is None or self._seen.ndim != 2 or len(self._seen) != len(outputs):
-            raise ValueError("it has no linear layer at its end, whose input could be looked at")
+            raise ValueError("it has no linear layer at its end with one vector per row")
         return self._seen.float(), outputs.float()

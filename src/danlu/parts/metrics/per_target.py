@@ -4,7 +4,7 @@ Each target takes its task's own default metrics unless `metrics` names others."
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pydantic import Field
 
@@ -55,7 +55,7 @@ class PerTarget(Metric):
 
     def score(self, total: dict[str, Tensor]) -> dict[str, object]:
         """{"target/metric": score}."""
-        scores: dict[str, Any] = {}
+        scores: dict[str, object] = {}
         for number, (target, part, metric) in enumerate(self.metrics):
             prefix = f"{number}/"
             mine = {

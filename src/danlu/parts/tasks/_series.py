@@ -155,7 +155,7 @@ class SeriesTask(PredictsSteps, CutsExamples, AnswersOutputs, Responds, AnswersF
         self.features: dict[str, list[str]] = {}
         self.naive_errors: list[float] = []
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> dict[str, object]:
         """The JSON values from which `restore` makes the task."""
         return {
             "targets": list(self.target_names),
@@ -496,5 +496,5 @@ def iso_times(times: np.ndarray) -> list[str]:
     >>> iso_times(np.array([1_000_000]))
     ['1970-01-01T00:00:01']
     """
-    unit: Any = "s" if (times % 1_000_000 == 0).all() else "us"
+    unit: Literal["s", "us"] = "s" if (times % 1_000_000 == 0).all() else "us"
     return np.datetime_as_string(times.astype("M8[us]").astype(f"M8[{unit}]")).tolist()

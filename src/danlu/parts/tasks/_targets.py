@@ -7,7 +7,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
@@ -211,7 +210,7 @@ def percent_text(part: float) -> str:
     )
 
 
-def comma_list(values: Sequence[Any], most: int = 5) -> str:
+def comma_list(values: Sequence[object], most: int = 5) -> str:
     """The first values, and how many more there are.
 
     >>> comma_list(["a", "b", "c"], most=2)

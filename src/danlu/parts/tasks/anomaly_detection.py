@@ -27,6 +27,7 @@ import numpy as np
 from pydantic import Field
 
 from danlu.data.examples import Examples, Windows
+from danlu.data.examples import Field as ExampleField
 from danlu.errors import DataError
 from danlu.parts.tasks._base import Answer, Calibrates, PreparedInputs, ScoreOrder, ScoresAnomalies
 from danlu.parts.tasks._series import (
@@ -75,7 +76,7 @@ def adapt(config: Config, data: Data) -> Data:
     return data.model_copy(update={"columns": {**data.columns, config.labels: options}})
 
 
-def recommends(config: Config) -> dict[str, Any]:
+def recommends(config: Config) -> dict[str, object]:
     """The default model of these options: a network with a bottleneck for reconstruction."""
     return {"model": "autoencoder"} if config.by == "reconstruction" else {}
 
@@ -119,7 +120,7 @@ class AnomalyDetection(SeriesTask, ScoresAnomalies, Calibrates):
         super().__init__(config, 1, targets, variables, *scale)
         self.labels, self.expected = config.labels, config.expected
         self.reconstructs = config.by == "reconstruction"
-        per: Any = "moment" if self.reconstructs else "step"
+        per: Literal["moment", "step"] = "moment" if self.reconstructs else "step"
         self.output = OutputSpec(
             len(variables),
             tuple(variables),
@@ -130,7 +131,7 @@ class AnomalyDetection(SeriesTask, ScoresAnomalies, Calibrates):
         self.spread: list[float] = []  # the usual error of each variable, see `calibrate`
         self.threshold: float | None = None
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> dict[str, object]:
         """The JSON values from which `restore` makes the task."""
         return {**super().state(), "spread": self.spread, "threshold": self.threshold}
 
@@ -157,7 +158,7 @@ class AnomalyDetection(SeriesTask, ScoresAnomalies, Calibrates):
         inputs = self.input_specs()
         if self.reconstructs:
             inputs.pop("future", None)  # a window has the known columns of its own moments
-        fields: dict[str, Any] = {
+        fields: dict[str, ExampleField] = {
             "series": Windows(laid.past, self.context, self.reconstructs - self.context)
         }
         if "future" in inputs:
@@ -182,7 +183,11 @@ class AnomalyDetection(SeriesTask, ScoresAnomalies, Calibrates):
         return WindowExamples(fields, inputs, target, ids, facts=facts, first=laid.first)
 
     def _to_answer(
-        self, table: Table, laid: SeriesArrays, fields: dict[str, Any], inputs: dict[str, InputSpec]
+        self,
+        table: Table,
+        laid: SeriesArrays,
+        fields: dict[str, ExampleField],
+        inputs: dict[str, InputSpec],
     ) -> Examples:
         row_numbers = np.arange(len(table))
         fields["actual"] = laid.values

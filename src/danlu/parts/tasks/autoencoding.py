@@ -84,7 +84,7 @@ class Autoencoding(CutsExamples, HidesInputs, Responds, AnswersFromArrays, Task)
             shape=spec.shape if image else (),
         )
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> dict[str, object]:
         """The JSON values from which `restore` makes the task."""
         assert self.input_spec is not None
         spec = self.input_spec

@@ -108,7 +108,7 @@ class Classification(ClassifiesRows, RowTask[np.ndarray], EndsInLayer):
             weights[self.class_number(name)] = weight
         return weights
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> dict[str, object]:
         """The JSON values from which `restore` makes the task."""
         return {
             "target": self.target_names[0],

@@ -16,6 +16,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from danlu.data.examples import Examples, Windows
+from danlu.data.examples import Field as ExampleField
 from danlu.data.matrix import as_matrix
 from danlu.errors import DataError
 from danlu.parts.tasks._base import Answer, PreparedInputs, ScalesDifferences, ScoreOrder
@@ -164,7 +165,7 @@ class Forecasting(SeriesTask, ScalesDifferences):
                 by_quantile[f"{quantile:g}"] = self._by_variable(window)
         return answers
 
-    def _by_variable(self, window: np.ndarray) -> Any:
+    def _by_variable(self, window: np.ndarray) -> object:
         if len(self.variables) == 1:
             return window[:, 0].tolist()
         return dict(zip(self.variables, window.T.tolist(), strict=True))
@@ -207,7 +208,7 @@ class Forecasting(SeriesTask, ScalesDifferences):
         if answering:
             return self._to_answer(table, laid, inputs)
         context = self.context
-        fields: dict[str, Any] = {"series": Windows(laid.past, context, 1 - context)}
+        fields: dict[str, ExampleField] = {"series": Windows(laid.past, context, 1 - context)}
         if "future" in inputs:
             fields["future"] = Windows(laid.future, self.horizon, 1)
         if "numbers" in inputs:
@@ -241,13 +242,15 @@ class Forecasting(SeriesTask, ScalesDifferences):
             else with_target
         )
         self._refuse_short(table, last, laid.first)
-        fields: dict[str, Any] = {
+        fields: dict[str, ExampleField] = {
             "series": Windows(laid.past, self.context, 1 - self.context).at(last)
         }
+        moments = None
         if self.step.column:
-            fields["moment"] = np.ascontiguousarray(table.columns[self.step.column].values[last])
+            moments = np.ascontiguousarray(table.columns[self.step.column].values[last])
+            fields["moment"] = moments
         if "future" in inputs:
-            fields["future"] = self._ahead(table, last, laid, fields.get("moment"))
+            fields["future"] = self._ahead(table, last, laid, moments)
         if "numbers" in inputs:
             fields["numbers"] = laid.static[last]
         if self.config.series is not None:
@@ -272,7 +275,7 @@ class Forecasting(SeriesTask, ScalesDifferences):
         )
 
     def _ahead(
-        self, table: Table, last: np.ndarray, laid: SeriesArrays, moments: Any
+        self, table: Table, last: np.ndarray, laid: SeriesArrays, moments: np.ndarray | None
     ) -> np.ndarray:
         """The known features of the moments ahead, float32 (M, H, K): from the rows after the last
         target, and from the calendar."""
@@ -291,6 +294,7 @@ class Forecasting(SeriesTask, ScalesDifferences):
                 )
             pieces.append(Windows(laid.future[:, :width], horizon, 1).at(last))
         if self.config.calendar:
+            assert moments is not None  # a calendar needs times
             times = self.step.after(moments, horizon)
             parts = as_matrix(self.parts(Column(self.step.column, "datetime", times.reshape(-1))))
             pieces.append(parts.reshape(len(last), horizon, -1).astype(np.float32))

@@ -79,7 +79,7 @@ class ImageGeneration(
         self.image = image
         self.output = OutputSpec(int(np.prod(image.shape)), per="image", shape=image.shape)
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> dict[str, object]:
         """The JSON values from which `restore` makes the task."""
         image = {
             "shape": list(self.image.shape),

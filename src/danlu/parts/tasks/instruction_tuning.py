@@ -42,6 +42,7 @@ from danlu.terms import BEGINNING, END, IGNORED, PADDING, Column, InputSpec, Sam
 if TYPE_CHECKING:
     from torch import nn
 
+    from danlu.layers.generation.sampling import Sampling
     from danlu.terms import Batch
 
 ASKS = "tokens"
@@ -154,7 +155,7 @@ def _strings(table: Table, name: str) -> list[str]:
     return [str(column.python_value(row)) for row in range(len(column))]
 
 
-def _messages(cell: Any, where: str) -> list[Message]:
+def _messages(cell: object, where: str) -> list[Message]:
     """The turns of a conversation in JSON. DataError."""
     try:
         messages = [(str(turn["role"]), turn["content"]) for turn in json.loads(str(cell))]
@@ -214,7 +215,7 @@ class InstructionTuning(
         self.system = config.system
         self._shown: list[list[int]] = []  # prompts of the validation split
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> dict[str, object]:
         """The JSON values from which `restore` makes the task, and the template, for readers."""
         template = {
             "turn": "<s>{role}\n{content}</s>",
@@ -432,7 +433,7 @@ class InstructionTuning(
         ]
 
     def _answers(
-        self, module: nn.Module, prompts: list[list[int]], sampling: Any, seed: int, most: int
+        self, module: nn.Module, prompts: list[list[int]], sampling: Sampling, seed: int, most: int
     ) -> list[str]:
         return [
             self._tokenizer().decode(codes)
@@ -440,7 +441,7 @@ class InstructionTuning(
         ]
 
     def _continued(
-        self, module: nn.Module, prompts: list[list[int]], sampling: Any, seed: int, most: int
+        self, module: nn.Module, prompts: list[list[int]], sampling: Sampling, seed: int, most: int
     ) -> list[list[int]]:
         """The tokens generated after each prompt, END included."""
         from danlu.layers.generation.autoregressive import Continuation

@@ -30,6 +30,7 @@ from danlu.terms import END, PADDING, Column, Sample, Table
 if TYPE_CHECKING:
     from torch import nn
 
+    from danlu.layers.generation.sampling import Sampling
     from danlu.terms import Batch
 
 ASKS = "tokens"
@@ -124,7 +125,7 @@ class LanguageModeling(RunningText, ContinuesText, DrawsSamples, WritesTokenByTo
         ]
 
     def _written(
-        self, module: nn.Module, prompts: list[list[int]], sampling: Any, seed: int
+        self, module: nn.Module, prompts: list[list[int]], sampling: Sampling, seed: int
     ) -> list[str]:
         """The continuation of each prompt."""
         from danlu.layers.generation.autoregressive import Continuation

@@ -161,7 +161,7 @@ class MaskedLanguageModeling(RunningText, HidesInputs, AnswersFromArrays):
             for row, row_logits in zip(beside["tokens"], logits, strict=True)
         ]
 
-    def _filled(self, row: np.ndarray, logits: np.ndarray) -> dict[str, Any]:
+    def _filled(self, row: np.ndarray, logits: np.ndarray) -> Answer:
         codes = row.tolist()
         guesses = []
         for index, code in enumerate(codes):

@@ -106,7 +106,7 @@ class MultiLabel(LabelsRows, RowTask[np.ndarray], EndsInLayer):
                 )
         return [chosen.get(label, 1.0) for label in self.labels]
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> dict[str, object]:
         """The JSON values from which `restore` makes the task."""
         return {
             "targets": list(self.target_names),

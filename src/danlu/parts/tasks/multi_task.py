@@ -112,7 +112,7 @@ class MultiTask(CombinesTasks, RowTask[dict[str, np.ndarray]], ScalesDifferences
             start, names, means=tuple(group for each in groups for group in each)
         )
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> dict[str, object]:
         """The JSON values from which `restore` makes the task."""
         return {
             name: {
@@ -124,7 +124,7 @@ class MultiTask(CombinesTasks, RowTask[dict[str, np.ndarray]], ScalesDifferences
             for name, task in self.tasks.items()
         }
 
-    def encode(self, targets: Mapping[str, Column]) -> dict[str, Any]:
+    def encode(self, targets: Mapping[str, Column]) -> dict[str, np.ndarray]:
         """The encoded target of each task, by target name."""
         return {
             name: task.encode({column: targets[column] for column in self.columns[name]})
@@ -192,7 +192,7 @@ class MultiTask(CombinesTasks, RowTask[dict[str, np.ndarray]], ScalesDifferences
         answers = []
         for row in zip(*answers_by_target.values(), strict=True):
             by_name = dict(zip(names, row, strict=True))
-            answer: dict[str, Any] = {
+            answer: Answer = {
                 "prediction": {name: inner["prediction"] for name, inner in by_name.items()}
             }
             if likely:
@@ -201,7 +201,7 @@ class MultiTask(CombinesTasks, RowTask[dict[str, np.ndarray]], ScalesDifferences
         return answers
 
     def baseline(
-        self, train_target: Mapping[str, Any], target: Mapping[str, Any]
+        self, train_target: Mapping[str, np.ndarray], target: Mapping[str, np.ndarray]
     ) -> dict[str, float]:
         """The baseline of each task, as "target/score"."""
         return {

@@ -73,7 +73,7 @@ class Regression(PredictsNumbers, RowTask[np.ndarray], ScalesDifferences, EndsIn
         self._offset = mean if scaled else [0.0] * len(mean)
         self._unit = deviation if scaled else [1.0] * len(mean)
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> dict[str, object]:
         """The JSON values from which `restore` makes the task."""
         return {
             "targets": list(self.target_names),

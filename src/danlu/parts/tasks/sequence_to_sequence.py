@@ -164,7 +164,7 @@ class SequenceToSequence(
         )
         self._shown: list[tuple[str, dict[str, np.ndarray]]] = []  # (title, inputs) of the samples
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> dict[str, object]:
         """The JSON values from which `restore` makes the task."""
         return {
             "target": self.target_names[0],

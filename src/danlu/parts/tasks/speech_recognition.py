@@ -69,7 +69,7 @@ class SpeechRecognition(CutsExamples, AnswersOutputs, HasReferences, AnswersFrom
         self.output = OutputSpec(1 + len(self.characters), ("", *self.characters), per="frame")
         self._code = {character: code for code, character in enumerate(self.characters, start=1)}
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> dict[str, object]:
         """The JSON values from which `restore` makes the task."""
         return {
             "target": self.target_names[0],
@@ -119,7 +119,7 @@ class SpeechRecognition(CutsExamples, AnswersOutputs, HasReferences, AnswersFrom
             self._refuse_short(arrays, sizes, table)
         return Examples(dict(arrays), dict(specs), target, splits)
 
-    def _refuse_short(self, arrays: Mapping[str, Any], sizes: np.ndarray, table: Table) -> None:
+    def _refuse_short(self, arrays: PreparedInputs, sizes: np.ndarray, table: Table) -> None:
         for field in arrays.values():
             if isinstance(field, Ragged) and field.lengths:
                 short = np.flatnonzero(field.sizes < sizes)

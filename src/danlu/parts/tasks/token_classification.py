@@ -88,7 +88,7 @@ class TokenClassification(
         self.finder = SpanFinder(self.tags)
         self.unseen = unseen
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> dict[str, object]:
         """The JSON values from which `restore` makes the task."""
         return {
             "target": self.target_names[0],

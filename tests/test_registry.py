@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from danlu import registry
 from danlu.errors import PartError
-from danlu.recipe import Options, read
+from danlu.recipe import Options, Part, read
 
 SHELVES = [
     "augmentations",
@@ -178,6 +178,42 @@ def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     registry.take.cache_clear()
     for module in names.values():
         sys.modules.pop(module, None)
+
+
+@pytest.fixture
+def outside_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., str]]:
+    """Installs a package whose one part is `text`, on a shelf; returns the part's name."""
+
+    def install(shelf: str, text: str) -> str:
+        (tmp_path / "furnace_lone.py").write_text(text)
+        info = tmp_path / "furnace_lone-1.0.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text("Metadata-Version: 2.1\nName: furnace-lone\nVersion: 1.0\n")
+        (info / "entry_points.txt").write_text(f"[danlu.{shelf}]\nlone = furnace_lone\n")
+        monkeypatch.syspath_prepend(str(tmp_path))
+        registry._outside.cache_clear()
+        return "lone"
+
+    yield install
+    monkeypatch.undo()
+    registry._outside.cache_clear()
+    registry.take.cache_clear()
+    sys.modules.pop("furnace_lone", None)
+
+
+def test_a_part_without_what_its_shelf_asks_for_is_refused_by_name(outside_part) -> None:
+    name = outside_part("models", '"""A model that does not say what it takes."""\n')
+    with pytest.raises(PartError, match="models/lone .* has no TAKES, which its shelf asks for"):
+        registry.model_facts(name)
+
+
+def test_a_watcher_of_no_watcher_class_is_refused_by_name(outside_part) -> None:
+    name = outside_part("watchers", "def build(config, run):\n    return object()\n")
+    part = Part(name, Options())
+    with pytest.raises(
+        PartError, match="watchers/lone builds an object of type object, which is no Watcher"
+    ):
+        registry.build_watcher(part, None)  # type: ignore[arg-type]
 
 
 @pytest.mark.usefixtures("outside")

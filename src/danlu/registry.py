@@ -452,7 +452,8 @@ def build_watcher(part: Part, run: RunInfo) -> Watcher:
     watcher = take("watchers", part.name).build(part.options, run)
     if not isinstance(watcher, contract("watchers").Watcher):
         raise PartError(
-            f"watchers/{part.name} builds a {type(watcher).__name__}, which is no Watcher.",
+            f"watchers/{part.name} builds an object of type {type(watcher).__name__}, "
+            "which is no Watcher.",
             hint="derive its class from danlu.parts.watchers._base.Watcher",
         )
     return watcher

@@ -194,7 +194,7 @@ def test_a_folder_that_answers_otherwise_is_not_released(writer, tmp_path, monke
         llama, "tensors", lambda *given: {name: each * 1.01 for name, each in right(*given).items()}
     )
     assert folders.llama is llama
-    with pytest.raises(ArtifactError, match="transformers answers otherwise"):
+    with pytest.raises(ArtifactError, match="transformers predicts otherwise"):
         hugging_face.write(writer, tmp_path / "llama")
     assert not (tmp_path / "llama").exists()
 

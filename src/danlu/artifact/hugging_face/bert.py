@@ -1,7 +1,7 @@
 """danlu's encoder and the BERT of transformers: the same network, its tensors under other names.
 
-V codes of the vocabulary, D width, S answers. BERT tells the first of two texts from the second by
-token types. danlu reads one text: what the first type adds is part of its positions.
+V codes of the vocabulary, D width, S outputs. BERT has token types for the first and the second of
+two texts. danlu reads one text: the embedding of the first type is added to its positions.
 Source: modeling_bert.py of transformers 5; Devlin et al., 2019, arXiv:1810.04805.
 """
 
@@ -46,7 +46,7 @@ TASKS = {
     "classification": "ForSequenceClassification",
     "token_classification": "ForTokenClassification",
 }
-NEVER = -1e4  # the bias of a code of the file that danlu has not
+NEVER = -1e4  # the bias of a code of the file that danlu does not have
 _LAYER = {
     "attention.query": "attention.self.query",
     "attention.key": "attention.self.key",
@@ -61,8 +61,8 @@ _LAYER = {
 
 @dataclass(frozen=True)
 class BertParts:
-    """The parts of an encoder: what reads, and what answers. `pooler` and `head` (before `last`)
-    are None where there is none."""
+    """The parts of an encoder model: the encoder, and the layers after it. `pooler` and `head`
+    (before `last`) are None where the model has none."""
 
     encoder: Encoder
     last: nn.Linear
@@ -77,8 +77,8 @@ class BertParts:
 
 
 def bert_parts(module: nn.Module, options: Options, task: str, where: str) -> BertParts:
-    """The parts of an artifact's encoder. ArtifactError naming the options that BERT does not
-    know."""
+    """The parts of an artifact's encoder. Raises ArtifactError naming the options that BERT does not
+    have."""
     needed = dict(NEEDED)
     if task == "classification":
         needed |= {"pooling": "first", "head": "dense"}
@@ -89,15 +89,16 @@ def bert_parts(module: nn.Module, options: Options, task: str, where: str) -> Be
     if odd:
         own = ", ".join(f"{name}: {own_values[name]}" for name in odd)
         raise ArtifactError(
-            f"this encoder is not built as a BERT is ({own}), and Hugging Face knows no other network that it fits.",
+            f"this encoder is not built like a BERT ({own}), and Hugging Face has no other network "
+            "that it fits.",
             where=where,
             hint=f"train one with {', '.join(f'{name}: {needed[name]}' for name in odd)}",
         )
     if task not in TASKS:
         raise ArtifactError(
-            f"an encoder trained for {task} has no layout there.",
+            f"Hugging Face has no BERT for the task {task}.",
             where=where,
-            hint=f"it may be written after {', '.join(TASKS)}",
+            hint=f"encoders of {', '.join(TASKS)} can be written",
         )
     parts = _parts_of(module)
     if (
@@ -108,7 +109,8 @@ def bert_parts(module: nn.Module, options: Options, task: str, where: str) -> Be
         raise ArtifactError(
             "this encoder reads more than one text of plain tokens, and a BERT reads nothing else.",
             where=where,
-            hint="leave other columns out (data.columns.NAME.use: false), and codes of a word's spelling (vocabulary: {codes: []})",
+            hint="leave other columns out (data.columns.NAME.use: false), and codes of a word's "
+            "spelling (vocabulary: {codes: []})",
         )
     return parts
 
@@ -209,7 +211,7 @@ def _layers(parts: BertParts, task: str) -> dict[str, nn.Module]:
 
 
 def _chosen(weight: Tensor, rows: np.ndarray, missing: float) -> Tensor:
-    """The rows of a tensor in the file's order."""
+    """The rows of a tensor in the order of the file's codes; `missing` where danlu has no such code."""
     kept = weight.detach().cpu()[from_array(np.maximum(rows, 0))]
     lost = from_array(rows < 0)
     return kept.masked_fill(lost.reshape(-1, *[1] * (kept.ndim - 1)), missing)
@@ -275,7 +277,7 @@ def module_of(
 
 
 def _as_now(name: str) -> str:
-    """The name of a tensor as versions of today have it."""
+    """The name of a tensor in today's versions of transformers."""
     return name.replace("LayerNorm.gamma", "LayerNorm.weight").replace(
         "LayerNorm.beta", "LayerNorm.bias"
     )

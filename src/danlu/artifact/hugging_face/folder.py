@@ -1,4 +1,4 @@
-"""The folder of a checkpoint: written from an artifact of gpt or encoder, read as one."""
+"""A Hugging Face checkpoint folder: written from an artifact of gpt or encoder, and read as such a model."""
 
 # torch leaves the types of some of its methods open.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
@@ -25,17 +25,19 @@ from danlu.reading import hugging_face
 from danlu.system.atomic_files import atomic_folder, write_file
 from danlu.terms import BEGINNING, END, FIRST_TOKEN
 
-FARTHEST = 1e-4  # largest difference of logits that is let through, relative to the largest logit where that is above 1
-_LOOKED_AT = (2, 24)  # rows and places of the tokens that both are asked for
+# the largest difference of logits that is accepted, relative to the largest logit where that is
+# above 1
+FARTHEST = 1e-4
+_COMPARED = (2, 24)  # rows and positions of the tokens that logits are compared for
 
 
 def write(artifact: Contents, path: str | Path) -> list[Path]:
     """Write an artifact of gpt as a Llama of transformers, or one of encoder as a BERT, all or
-    nothing; the files written.
+    nothing; returns the paths of the files.
 
-    Where transformers is installed, the folder is read back by it, and what it answers compared.
-    Raises ArtifactError for a model that is no such network, with the options that would make it
-    one, and where the answers differ."""
+    Where transformers is installed, it reads the folder back and its logits are compared. Raises
+    ArtifactError where they differ, and for a model that is no such network, with the options that
+    would make it one."""
     where = str(artifact.path or artifact.recipe.name)
     files, tokenizer = files_of(artifact)
     gpt = artifact.recipe.model.name == "gpt"
@@ -60,8 +62,8 @@ def write(artifact: Contents, path: str | Path) -> list[Path]:
 
 
 def files_of(artifact: Contents) -> tuple[dict[str, bytes], TokenizerFile]:
-    """(the files of the folder by name, the tokenizer as it is written). ArtifactError for a model
-    that is no such network."""
+    """(the files of the folder by name, its tokenizer). Raises ArtifactError for a model that is no
+    such network."""
     where = str(artifact.path or artifact.recipe.name)
     name = artifact.recipe.model.name
     if name not in ("gpt", "encoder"):
@@ -121,9 +123,9 @@ def difference(
         other = named.from_pretrained(
             str(folder), local_files_only=True, dtype=torch.float32
         ).eval()
-        places = min(_LOOKED_AT[1], int(other.config.max_position_embeddings))
+        places = min(_COMPARED[1], int(other.config.max_position_embeddings))
         picked = torch.randint(
-            len(rows_with_code), (_LOOKED_AT[0], places), generator=torch.Generator().manual_seed(0)
+            len(rows_with_code), (_COMPARED[0], places), generator=torch.Generator().manual_seed(0)
         )
         codes = rows_with_code[picked]
         inputs = dict.fromkeys(names_read(module), ours[codes])
@@ -134,7 +136,7 @@ def difference(
 
 
 def names_read(module: nn.Module) -> tuple[str, ...]:
-    """What the module calls the tokens that it reads."""
+    """The names of the module's token inputs."""
     readers = [
         layer.encoder.reader.names
         for layer in module.modules()
@@ -239,7 +241,8 @@ def _refuse_different(
     farthest, largest = difference(module, folder, tokenizer, kind)
     if not farthest <= FARTHEST * max(largest, 1.0):
         raise ArtifactError(
-            f"transformers answers otherwise than this model (logits differ by {farthest:.2g}), so the folder is not written.",
+            f"transformers predicts otherwise than this model (logits differ by {farthest:.2g}), so "
+            "the folder is not written.",
             where=where,
-            hint="report this: it is a fault of danlu",
+            hint="report this: it is a bug in danlu",
         )

@@ -46,14 +46,15 @@ _LAYER = {
 
 
 def refuse_others(options: Options, where: str) -> None:
-    """ArtifactError naming the options of a gpt that Llama does not know."""
+    """Raise ArtifactError naming the options of a gpt that Llama does not have."""
     own_values = options.model_dump()
     names = [name for name, value in NEEDED.items() if own_values[name] != value]
     if names:
         own = ", ".join(f"{name}: {own_values[name]}" for name in names)
         odd = [f"{name}: {NEEDED[name]}" for name in names]
         raise ArtifactError(
-            f"this gpt is not built as a Llama is ({own}), and Hugging Face knows no other network that it fits.",
+            f"this gpt is not built like a Llama ({own}), and Hugging Face has no other network that "
+            "it fits.",
             where=where,
             hint=f"train one with {', '.join(odd).replace('False', 'false')}",
         )

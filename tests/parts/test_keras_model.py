@@ -434,7 +434,7 @@ def test_a_network_for_other_inputs_or_classes_is_refused_by_name(tmp_path) -> N
     path = saved(number_network(), tmp_path / "n.keras")
     with pytest.raises(PartError, match="takes 5, and numbers is 6"):
         taken(path, {"numbers": InputSpec("numbers", (6,))})
-    with pytest.raises(PartError, match="gives 3 numbers a row, and the task asks for 4"):
+    with pytest.raises(PartError, match="gives 3 numbers a row, and the task needs 4"):
         taken(path, NUMBERS, OutputSpec(4, tuple("abcd"), means=(("classes", 4),)))
     (tmp_path / "cut.keras").write_bytes(path.read_bytes()[:200])
     with pytest.raises(DataError, match="no Keras 3 file"):

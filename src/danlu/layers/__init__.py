@@ -1,1 +1,4 @@
-"""Plain nn.Modules and tensor functions that parts share. A library, not a shelf: nothing here is found by name in a recipe."""
+"""Modules that model families share, by subject: attention, vision, text, tabular, audio, ...
+
+Each file's first line says what it holds. A layer's shapes are in its class docstring.
+"""

@@ -28,11 +28,11 @@ def activation(name: Activation) -> nn.Module:
 
 
 def init_linear(layer: nn.Linear | nn.Conv1d | nn.Conv2d, name: Activation) -> None:
-    """Draw weights that keep the variance of the signal through the activation `name`, in place, and
-    set the bias to zero.
+    """Draw weights that keep the variance of the signal through the activation `name`, in place,
+    and set the bias to zero.
 
-    The weights are normal with variance gain^2 / fan_in. Sources: He et al., 2015, arXiv:1502.01852 (rectifiers);
-    Glorot and Bengio, 2010 (tanh)."""
+    The weights are normal with variance gain^2 / fan_in. Sources: He et al., 2015, arXiv:1502.01852
+    (rectifiers); Glorot and Bengio, 2010 (tanh)."""
     gain = "tanh" if name == "tanh" else "relu"  # GELU and SiLU halve the signal much as ReLU does
     nn.init.kaiming_normal_(layer.weight, nonlinearity=gain)
     if layer.bias is not None:

@@ -1,32 +1,33 @@
-"""Maximal update parametrization (muP): one learning rate for every width, found on a narrow network, right for a wide one.
+"""Maximal update parametrization (muP): one learning rate for every width of a network.
 
-A network is built twice, at its own width and at `base_width`. Dimensions that differ grow with the
-width, the others do not, and with o, i = times as many outputs and inputs as at the base, each
-parameter is one of
+The rate is found on a narrow network and holds for a wide one. A network is built twice, at its own
+width and at `base_width`. Dimensions that differ grow with the width, the others do not. With o, i
+= times as many outputs and inputs as at the base, each parameter is one of
 
-                         drawn with          output multiplied by   learning rate, by how the optimizer moves it
-                         standard deviation                         gradient   entry    matrix (muon)
-  input, bias, norm      as at the base      1                      o          1        sqrt(o) / m
-  hidden matrix          base / sqrt(i)      1                      o / i      1 / i    sqrt(o / i) / m
-  readout                as at the base      1 / i                  i          1        sqrt(i) / m
+                       standard deviation  output         learning rate, by how the optimizer
+                       at the start        multiplied by  moves it
+                                                          gradient  entry   matrix (muon)
+  input, bias, norm    as at the base      1              o         1       sqrt(o) / m
+  hidden matrix        base / sqrt(i)      1              o / i     1 / i   sqrt(o / i) / m
+  readout              as at the base      1 / i          i         1       sqrt(i) / m
 
 where m = sqrt(max(R, C) / max(R, C) at the base), which danlu's Muon has in its update already.
 Attention multiplies its scores by sqrt(E at the base / E), so that they grow as 1 / E and not as 1
-/ sqrt(E). At the base itself all factors are 1: nothing is changed, not a bit.
+/ sqrt(E). At the base itself all factors are 1: nothing changes, not a bit.
 
-Weight decay that shrinks the weights beside the update (AdamW, Lion, Muon), or that joins the
+Weight decay that shrinks the weights beside the update (AdamW, Lion, Muon), or that is added to the
 gradient of a plain descent, keeps learning_rate * weight_decay as at the base: how many steps a
-weight remembers is then the same at every width. Where it joins a gradient that is normalised entry
-by entry (Adam with L2, RMSprop, Adagrad), it keeps its share of that gradient: (gradient / weight)
-at this width over that at the base, which is 1 / sqrt(i) for a hidden matrix, 1 / o for an input
-and 1 / i for a readout.
+weight remembers is then the same at every width. Where it is added to a gradient that is normalised
+entry by entry (Adam with L2, RMSprop, Adagrad), it keeps its share of that gradient: (gradient /
+weight) at this width over that at the base, which is 1 / sqrt(i) for a hidden matrix, 1 / o for an
+input and 1 / i for a readout.
 
 With depth as well (`base_layers`), what a block adds to its residual stream is multiplied by
 sqrt(base_layers / layers), and normalised updates (entry, matrix) inside the blocks are shortened
 by the same factor.
 
-The norm of the gradient comes to be that of the hidden matrices, the same at every width, so that
-train.clip_norm carries over (behind a readout without a multiplier, as in the paper's table 3, it
+The norm of the gradient is then dominated by the hidden matrices, the same at every width, so that
+train.clip_norm carries over (with a readout without a multiplier, as in the paper's table 3, it
 would grow by sqrt(i)).
 
 Not scaled: regularization.l1 and l2, epsilon of the optimizer, dropout. Where a layer takes
@@ -34,7 +35,8 @@ features that grow and features that do not side by side, the columns of the lat
 rate of the former.
 Sources: Yang et al., 2022, arXiv:2203.03466 (table 8); Yang, Simon and Bernstein, 2023,
 arXiv:2310.17813 (matrices by their spectral norm); Yang et al., 2023, arXiv:2310.02244 (depth);
-Wang and Aitchison, 2024, arXiv:2405.13698 (weight decay)."""
+Wang and Aitchison, 2024, arXiv:2405.13698 (weight decay).
+"""
 
 from __future__ import annotations
 
@@ -88,14 +90,22 @@ class VocabularyTables:
 
 @dataclass(frozen=True)
 class WidthGrowth:
-    """How one parameter differs from the base: times as many outputs and inputs, the multiplier of
-    its product and of its block."""
+    """How one parameter differs from the base.
+
+    outputs, inputs   times as many as at the base
+    multiplier        the factor of its product in the forward pass
+    branch            the factor of the residual block that it is in
+    longer_side       times as long as at the base, of the parameter taken as a matrix
+
+    >>> WidthGrowth(outputs=4.0, inputs=4.0).learning_rate("entry")
+    0.25
+    """
 
     outputs: float = 1.0
     inputs: float = 1.0
     multiplier: float = 1.0
     branch: float = 1.0
-    longer_side: float = 1.0  # of the parameter taken as a matrix
+    longer_side: float = 1.0
 
     @property
     def spread(self) -> float:
@@ -103,7 +113,7 @@ class WidthGrowth:
         return 1.0 if self.multiplier != 1.0 else self.inputs**-0.5
 
     def learning_rate(self, update: str) -> float:
-        """The share of the learning rate it learns at; `update` is gradient, entry or matrix."""
+        """The factor of its learning rate; `update` is "gradient", "entry" or "matrix"."""
         if update == "gradient":
             return self.outputs / self.inputs / self.multiplier**2
         if update == "entry":
@@ -113,16 +123,16 @@ class WidthGrowth:
         )
 
     def weight_decay(self, update: str, decay: str) -> float:
-        """The factor of its weight decay; `decay` is weights (shrinks them beside the update) or
-        gradient (joins it)."""
+        """The factor of its weight decay; `decay` is "weights" (shrinks them beside the update) or
+        "gradient" (is added to it)."""
         if decay == "weights" or update == "gradient":
             return 1.0 / self.learning_rate(update)
         return self.branch * self.multiplier / self.outputs / self.spread
 
 
 class Readout(nn.Linear, VocabularyTables):
-    """A linear layer from features that grow to outputs that do not: x -> multiplier * x W' + b,
-    with the tensors of `layer`."""
+    """A linear layer from features that grow with the width to outputs that do not: x -> multiplier
+    * x W' + b, with the tensors of `layer`."""
 
     def __init__(self, layer: nn.Linear, multiplier: float) -> None:
         nn.Module.__init__(self)
@@ -141,13 +151,15 @@ class Readout(nn.Linear, VocabularyTables):
 def parametrize(
     build: Callable[[], nn.Module], build_base: Callable[[], nn.Module], branch: float = 1.0
 ) -> nn.Module:
-    """The module that `build` makes, scaled against the one that `build_base` makes of the same
-    layers at the base width.
+    """The module that `build` makes, scaled against the one of the same layers that `build_base`
+    makes at the base width.
 
-    `branch` multiplies what each residual block adds. Random numbers are drawn for `build` alone.
-    Layers whose forward pass must know the width offer `widened(base)`, blocks an attribute
-    `branch`, and layers that do not start by the number of their inputs `spread`. The growth of
-    each parameter is kept beside the module, for `scaled`."""
+    `branch` is the factor of what each ResidualBranch adds. Random numbers are drawn for `build`
+    alone. A WidensFrom sets factors of its own; a layer whose first weights do not follow the
+    number of its inputs has their standard deviation as an attribute `spread`. The growth of each
+    parameter is stored in the module's attribute `growths`, for `scale_groups`. Raises PartError
+    for a layer that cannot be scaled.
+    """
     module = build()
     with torch.random.fork_rng(devices=[]):
         base = build_base()
@@ -190,27 +202,28 @@ def _growth(
     if outputs == 1.0:
         if not isinstance(layer, nn.Linear):
             raise PartError(
-                f"{name}.{own} makes features that do not grow with the width of those that do, and is no linear layer."
+                f"{name}.{own} maps features that grow with the width to features that do not, and "
+                "is no linear layer."
             )
         return WidthGrowth(inputs=inputs, multiplier=1.0 / inputs, longer_side=longer)
     return WidthGrowth(outputs=outputs, inputs=inputs, longer_side=longer)
 
 
 def _restart(layer: nn.Module, base_layer: nn.Module, growths: Mapping[str, WidthGrowth]) -> None:
-    """Bring what was drawn to the spread that muP asks for, by the law that the layer drew it
-    with."""
+    """Rescale the first weights to the standard deviation of muP, given the rule that the layer
+    drew them by."""
     if "weight" not in growths or growths["weight"] == WidthGrowth():
         return
     relative = _spread(base_layer) / _spread(layer)
     with torch.no_grad():
         _multiply(layer.weight, growths["weight"].spread * relative)  # type: ignore[arg-type]
         if isinstance(layer, nn.Linear | nn.Conv1d | nn.Conv2d) and layer.bias is not None:
-            _multiply(layer.bias, relative)  # drawn, where it is drawn, by the number of inputs
+            _multiply(layer.bias, relative)  # where it is drawn, by the number of inputs
 
 
 def _spread(layer: nn.Module) -> float:
-    """The standard deviation a layer's weight was drawn with, but for a factor that no width
-    changes."""
+    """The standard deviation that a layer's weight was drawn with, up to a factor that does not
+    depend on the width."""
     # an attribute, because embeddings of torch's own class have it too (padded_embedding)
     spread = getattr(layer, "spread", None)
     if spread is not None:
@@ -226,7 +239,7 @@ def _multiply(tensor: Tensor, factor: float) -> None:
 
 
 def _replaced(module: nn.Module, name: str, layer: nn.Module) -> nn.Module:
-    """The module with another layer at `name`; the layer itself where that is the whole."""
+    """The module with another layer at `name`; the layer itself where the name is ""."""
     if not name:
         return layer
     parent, _, own = name.rpartition(".")
@@ -235,7 +248,7 @@ def _replaced(module: nn.Module, name: str, layer: nn.Module) -> nn.Module:
 
 
 def _in_a_block(module: nn.Module, name: str, growth: WidthGrowth, branch: float) -> WidthGrowth:
-    """The growth of a parameter, with the multiplier of the residual block that it stands in."""
+    """The growth of a parameter, with the factor of the residual block that it is in."""
     words = name.split(".")
     around = "around" in words  # a block's way around its branch
     inside = not around and any(
@@ -263,20 +276,22 @@ def scale_groups(
     decay: str,
     weight_decay: float,
 ) -> list[dict[str, Any]]:
-    """The parameter groups, divided by what muP asks of each parameter; as they are where the
-    module is not `parametrized`.
+    """The parameter groups, split by the factors of muP; unchanged where the module was not
+    `parametrize`d.
 
     `update` and `decay` are what the optimizer's part says of itself (UPDATE, DECAY),
-    `weight_decay` its option. A group learns at its "learning_rate_scale", and its "weight_decay"
-    is that of the group or option times "weight_decay_scale". Raises PartError for an optimizer
-    that does not say how it moves weights."""
+    `weight_decay` its option. The factors are stored as "learning_rate_scale" and
+    "weight_decay_scale" of a group; its "weight_decay" is multiplied already. Raises PartError for
+    an optimizer that does not say how it moves weights.
+    """
     groups = [dict(group) for group in groups]
     growths = _growths(module)
     if not growths:
         return groups
     if update not in _UPDATES:
         raise PartError(
-            f"optimizer {optimizer} does not say how long its update is (UPDATE), so parametrization: mup cannot scale it.",
+            f"optimizer {optimizer} does not say how long its update is (UPDATE), so "
+            "parametrization: mup cannot scale it.",
             hint="choose another optimizer, or parametrization: standard",
         )
     named = dict(module.named_parameters())
@@ -293,7 +308,7 @@ def _apart(
     decay: str,
     weight_decay: float,
 ) -> list[dict[str, Any]]:
-    """One group by the factors of its parameters."""
+    """One group, split by the factors of its parameters."""
     by_factors: dict[tuple[float, float], list[Tensor]] = {}
     decayed = float(group.get("weight_decay", weight_decay))
     for parameter in group["params"]:
@@ -317,13 +332,13 @@ def _apart(
 
 
 def _is_matrix(parameter: Tensor) -> bool:
-    """Whether an optimizer of matrices takes it for one."""
+    """Whether an optimizer of matrices (Muon) treats the parameter as one."""
     return parameter.ndim >= 2 and parameter.shape[0] >= 2 and math.prod(parameter.shape[1:]) >= 2
 
 
 def multipliers(module: nn.Module, names: Iterable[str]) -> set[tuple[str, float]]:
-    """What the forward pass multiplies by, of all blocks and attentions and of the readouts whose
-    tensors are among `names`."""
+    """(name, factor) of all factors of the forward pass that are not 1: of all ScalesForward
+    layers, and of the readouts whose tensors are among `names`."""
     growths = _growths(module)
     readouts = {
         ("readout", growths[name].multiplier)

@@ -38,8 +38,8 @@ class MeanPooling(nn.Module):
 
 
 class AttentionPooling(nn.Module):
-    """x_BTD, inside_BT -> the mean of the places, weighted by the softmax of a learnt score, (B, D);
-    0 for a row without places.
+    """x_BTD, inside_BT -> the mean of the places, weighted by the softmax of a learnt score, (B,
+    D); 0 for a row without places.
 
     score = v . tanh(W x). Source: Yang et al., 2016, "Hierarchical attention networks for document
     classification".

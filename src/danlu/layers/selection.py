@@ -1,9 +1,8 @@
-"""Selecting layers of a model by kind and by name pattern: what compressors and adapters may change.
+"""Selecting layers of a model by kind and name pattern, for compressors and adapters.
 
-A layer is selected by its full name in the module tree ("stack.blocks.0.attention.query"). A pattern
-is a shell pattern (*, ?, [abc]) for the full name or for its last words: "query" and "attention.*"
-both match the layer above.
-"""
+A layer is selected by its full name in the module tree ("stack.blocks.0.attention.query"). A
+pattern is a shell pattern (*, ?, [abc]) for the full name or for its last words: "query" and
+"attention.*" both match the layer above."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The key-value cache of a generating model: what it keeps of the tokens it has read, so that each is read once.
+"""The key-value cache of a generating model, so that each token is read once.
 
 Rows of one cache may have different lengths. `keep` and `join` take rows out of a cache and add
 others while generation goes on: beams, and requests that come and go.
@@ -44,9 +44,8 @@ class NewPlaces:
 class Cached(Protocol):
     """A model that generates text with a cache. A module of the user's own need not derive from it.
 
-    The logits of tokens that are appended piece by piece are those of `forward` over the whole text,
-    to float32's last digits.
-    """
+    The logits of tokens that are appended piece by piece are those of `forward` over the whole
+    text, to float32's last digits."""
 
     @abstractmethod
     def cache(self, batch: int, length: int) -> Cache:

@@ -1,9 +1,9 @@
-"""A Keras 3 network behind danlu's own forward: its layers do the computing, its weights are this module's own tensors.
+"""A Keras 3 network as a torch module: Keras' layers compute, this module owns the weights.
 
-Keras runs on its torch backend, and is called without state of its own: every call tells it the
-values of its variables, which stand here as plain parameters and buffers. So a checkpoint, an
-average of weights or an export sees a module like any other; dropout and batch normalization follow
-train() and eval(); and every random draw comes from torch's own generator, which the update seeded.
+Keras runs on its torch backend and is called statelessly: every call passes the values of its
+variables, which are plain parameters and buffers here. So a checkpoint, an average of weights or an
+export treats the module like any other; dropout and batch normalization follow train() and eval();
+and every random draw comes from torch's own generator, which the update has seeded.
 
 B batch, C channels, H height, W width, F numbers, T places, S numbers of an output.
 """
@@ -34,14 +34,15 @@ _ENDS = {"softmax": "classes", "sigmoid": "labels"}
 
 
 def library() -> Any:
-    """The library Keras on its torch backend. MissingExtra where it is not installed, PartError
-    where it runs on another backend."""
+    """The library Keras on its torch backend. Raises MissingExtra where it is not installed,
+    PartError where it is no Keras 3 or runs on another backend."""
     if "keras" not in sys.modules:
         os.environ["KERAS_BACKEND"] = "torch"
     try:
         keras = importlib.import_module("keras")
     except ImportError:
         raise MissingExtra("the library keras", "keras", "a Keras network") from None
+    # getattr, because a stray module called keras may have no version
     if not str(getattr(keras, "__version__", "0")).startswith("3."):
         raise PartError(
             f"this is Keras {keras.__version__}, and danlu works with Keras 3.",
@@ -49,17 +50,18 @@ def library() -> Any:
         )
     if keras.config.backend() != "torch":
         raise PartError(
-            f"Keras was imported on its backend {keras.config.backend()} before, and danlu trains its networks on torch.",
+            f"Keras was imported on its backend {keras.config.backend()} before, and danlu trains "
+            "its networks on torch.",
             hint="set the environment variable KERAS_BACKEND to torch before Keras is imported",
         )
     return keras
 
 
 class TensorTree(nn.Module):
-    """A place for tensors, and for further places, under names of the file."""
+    """A tree of tensors under the names that they have in the Keras file."""
 
     def put(self, path: Sequence[str], tensor: Tensor, *, learns: bool) -> tuple[TensorTree, str]:
-        """Keep a tensor under a path; the place and the name that it got there."""
+        """Register a tensor under a path; gives the node and the name that it got there."""
         *groups, last = path
         node: TensorTree = self
         for group in groups:
@@ -79,9 +81,10 @@ class TensorTree(nn.Module):
         return node, name
 
     def _free(self, wanted: str, shared: set[str]) -> str:
-        """The wanted name, or with a number behind it where that one is taken by something else."""
+        """The wanted name, or with a number appended where something else has that name."""
         plain, number = re.sub(r"\W", "_", wanted) or "_", 1
         name = plain
+        # hasattr, because names of nn.Module's own methods are taken too
         while name not in shared and hasattr(self, name):
             number += 1
             name = f"{plain}_{number}"
@@ -89,12 +92,13 @@ class TensorTree(nn.Module):
 
 
 class KerasNetwork(nn.Module):
-    """inputs -> (B, S), or what danlu.terms.OutputSpec says, of a checked architecture
+    """inputs -> (B, S), or as danlu.terms.OutputSpec says, by a checked architecture
     (danlu.reading.keras_file). Weights start at zero.
 
-    A last activation that makes probabilities of classes is left out: the outputs are logits, as
-    every loss here wants them. A network with one sigmoid output stands for two classes. Raises
-    PartError where inputs or outputs are not those of the task."""
+    A last activation that makes probabilities is removed, because the losses take logits. A network
+    with one sigmoid output is one of two classes. Raises PartError where inputs or outputs do not
+    fit the task.
+    """
 
     def __init__(
         self,
@@ -135,7 +139,7 @@ class KerasNetwork(nn.Module):
                 getattr(node, name).requires_grad_(False)
             nodes.append((variable, node, name))
         seeds = [each for each in body.variables if each.name == "seed_generator_state"]
-        # outside of what a module looks after: Keras' own copies of the weights are never used
+        # in a tuple, so that it is no submodule: Keras' own copies of the weights are never used
         self.keras_parts = (body, [variable for variable, _, _ in nodes], seeds)
         self.places = _Places([(node, name) for _, node, name in nodes])
 
@@ -163,14 +167,14 @@ class KerasNetwork(nn.Module):
         return torch.cat([torch.zeros_like(outputs), outputs], dim=1) if self.two else outputs
 
     def _seed(self, device: torch.device) -> Tensor:
-        """What the draws of one layer of one update begin with: from torch's generator, in training
-        alone."""
+        """The seed of the random draws of one layer in one update; from torch's generator, in
+        training only."""
         if not self.training:
             return torch.zeros(2, dtype=torch.int64, device=device)
         return torch.randint(0, 2**31 - 1, (2,), dtype=torch.int64, device=device)
 
     def _arranged(self, name: str, shape: tuple[int | None, ...], x: Tensor) -> Tensor:
-        """An input as the network's own place for it wants it."""
+        """An input in the shape that the network's input of that name takes."""
         described = self.described[name]
         if described.kind == "image":
             return _image(self._scaled(described, x), shape, described)
@@ -181,7 +185,7 @@ class KerasNetwork(nn.Module):
         return x
 
     def _scaled(self, described: InputSpec, x_BCHW: Tensor) -> Tensor:
-        """Normalised pixels on the scale that the file was trained at."""
+        """Normalised pixels on the scale that the network was trained with."""
         if self.pixels == "normalised":
             return x_BCHW
         mean, std = (
@@ -192,8 +196,8 @@ class KerasNetwork(nn.Module):
         return unit_BCHW * 255 if self.pixels == "bytes" else unit_BCHW
 
     def load(self, weights: bytes, where: str) -> None:
-        """Put the weights of a file (checked HDF5) into the module. DataError where they are not of
-        this network."""
+        """Load the weights of an HDF5 file. Raises DataError where they are not of this network;
+        `where` names the file."""
         body, variables, _ = self.keras_parts
         keras = library()
         keras_file.check_weights(weights, where)
@@ -217,7 +221,7 @@ class KerasNetwork(nn.Module):
                 value.copy_(loaded)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> KerasNetwork:
-        """A module with tensors of its own; the layers, which keep none, are shared."""
+        """A module with tensors of its own; the Keras layers, which hold none, are shared."""
         memo[id(self.keras_parts)] = self.keras_parts
         copied = self.__class__.__new__(self.__class__)
         memo[id(self)] = copied
@@ -226,8 +230,8 @@ class KerasNetwork(nn.Module):
 
 
 class _Places:
-    """Where each variable of the network finds its value now: tensors are looked up, since a move
-    of the module replaces buffers."""
+    """The current values of the network's variables: looked up at every call, because moving the
+    module replaces its buffers."""
 
     def __init__(self, names: list[tuple[TensorTree, str]]) -> None:
         self.names = names
@@ -240,7 +244,8 @@ class _Places:
 
 
 def _built(keras: Any, architecture: Mapping[str, Any]) -> tuple[Any, set[int], list[str]]:
-    """(the network of Keras, the variables that can learn, the layers that the file froze)."""
+    """(the Keras network, the ids of its trainable variables, the names of the layers that the file
+    froze)."""
     try:
         with torch.random.fork_rng(devices=[]), keras.device("cpu"):
             body = keras.saving.deserialize_keras_object(
@@ -258,7 +263,7 @@ def _built(keras: Any, architecture: Mapping[str, Any]) -> tuple[Any, set[int], 
     ) as error:
         reason = str(error).strip().split("\n")[0][:300]
         raise PartError(
-            f"its config makes no network: {reason}",
+            f"its config describes no network: {reason}",
             hint="save the network again with this version of Keras",
         ) from None
     if not isinstance(body, keras.Model) or not body.built or not body.inputs:
@@ -282,14 +287,14 @@ def _names(body: Any) -> list[str]:
 
 
 def _path(path: str, layer_names: set[str]) -> list[str]:
-    """A variable's path without the numbers that Keras draws in the order in which a process builds
-    layers."""
+    """A variable's path without the numbers that Keras appends in the order in which a process
+    builds layers."""
     return [step if step in layer_names else re.sub(r"_\d+$", "", step) for step in path.split("/")]
 
 
 def _keys(architecture: Mapping[str, Any]) -> Any:
-    """What puts the tensors of several inputs into the form that the network is called with; None
-    for one input."""
+    """What brings the tensors of several inputs into the form that the network is called with (a
+    dict or a list); None for one input."""
     input_layers = architecture["config"].get("input_layers")
     if isinstance(input_layers, dict):
         names = sorted(input_layers)  # as Keras flattens a dict
@@ -301,7 +306,7 @@ def _keys(architecture: Mapping[str, Any]) -> Any:
 
 
 def _without_end(architecture: Mapping[str, Any], output: OutputSpec) -> dict[str, Any]:
-    """The architecture whose last layer gives logits, where the outputs are classes or labels."""
+    """The architecture with logits as outputs, where they are classes or labels."""
     changed = copy.deepcopy(dict(architecture))
     if len(output.means) != 1 or output.means[0][0] == "numbers":
         return changed
@@ -333,8 +338,8 @@ MODELS_WITHIN = keras_file.MODELS
 
 
 def _refuse_other_output(body: Any, output: OutputSpec) -> bool:
-    """Whether the network's one output tells two classes apart. PartError where its outputs are not
-    those that are asked for."""
+    """Whether the network has one output for two classes. Raises PartError where its outputs are
+    not those of the task."""
     (keras_output,) = body.outputs
     shape = tuple(keras_output.shape[1:])
     wanted = (output.steps, output.size) if output.per == "step" else (output.size,)
@@ -343,7 +348,8 @@ def _refuse_other_output(body: Any, output: OutputSpec) -> bool:
     if shape != wanted:
         own_shape = "x".join(map(str, shape)) or "single numbers"
         raise PartError(
-            f"its last layer gives {own_shape} numbers a row, and the task asks for {'x'.join(map(str, wanted))}.",
+            f"its last layer gives {own_shape} numbers a row, and the task needs "
+            f"{'x'.join(map(str, wanted))}.",
             hint=f"one for each of {', '.join(output.names[:5])}" if output.names else "",
         )
     return False
@@ -352,13 +358,14 @@ def _refuse_other_output(body: Any, output: OutputSpec) -> bool:
 def _matched(
     wants: Sequence[tuple[str, tuple[int | None, ...]]], inputs: Mapping[str, InputSpec]
 ) -> list[str]:
-    """The name of our input for each of the network's."""
+    """The name of danlu's input for each input of the network."""
     if len(wants) == 1 and len(inputs) == 1:
         return list(inputs)
     missing = [name for name, _ in wants if name not in inputs]
     if missing or len(wants) != len(inputs):
         raise PartError(
-            f"its inputs are {', '.join(name for name, _ in wants)}, and the data gives {', '.join(inputs)}.",
+            f"its inputs are {', '.join(name for name, _ in wants)}, and the data gives "
+            f"{', '.join(inputs)}.",
             hint="name each input as danlu does: keras.Input(shape, name='numbers')",
         )
     return [name for name, _ in wants]
@@ -393,7 +400,8 @@ def _refuse_other_input(
         )
         raise PartError(
             f"its input {name} takes {own_shape}, and {input_name} is {' or '.join('x'.join(map(str, form)) for form in forms)} a row.",
-            hint="bring the data to that form (data.columns, data.transforms), or make a network for this one",
+            hint="bring the data to that form (data.columns, data.transforms), or make a network "
+            "for this one",
         )
 
 
@@ -408,8 +416,8 @@ def _image(x_BCHW: Tensor, shape: tuple[int | None, ...], described: InputSpec) 
 
 
 def open_network(file: keras_file.KerasFile, where: str) -> Any:
-    """The network of Keras that a checked file holds, with its weights. PartError or DataError
-    where it makes none."""
+    """The Keras network of a checked file, with its weights; `where` names the file. Raises
+    PartError or DataError where the file describes none."""
     keras = library()
     body, _, _ = _built(keras, file.architecture)
     keras_file.check_weights(file.weights, where)

@@ -1,4 +1,4 @@
-"""Low-rank adaptation (LoRA): a trained layer stays frozen, and a narrow path beside it learns what to add.
+"""Low-rank adaptation (LoRA): a trained layer stays frozen; a narrow path beside it learns.
 
     y = x W' + b + (alpha / rank) dropout(x) down' up'
 
@@ -103,8 +103,8 @@ class LoraQuantizedLinear(LoraLinear):
 
 
 def adaptable_layers(module: nn.Module) -> dict[str, nn.Module]:
-    """The layers, by name, that an adapter can be added to: linear layers, and those whose matrix is
-    quantized already."""
+    """The layers, by name, that an adapter can be added to: linear layers, and those whose matrix
+    is quantized already."""
     return {
         name: layer
         for name, layer in module.named_modules()

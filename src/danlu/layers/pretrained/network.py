@@ -1,6 +1,6 @@
-"""Networks of the library transformers behind danlu's own forward: codes, places and pixels as danlu has them.
+"""Networks of the library transformers as torch modules with danlu's codes, places and pixels.
 
-B batch, T places, S places seen, V codes, C channels, H height, W width.
+B batch, T places, S visible places, V codes, C channels, H height, W width.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from danlu.errors import ArtifactError, MissingExtra, PartError
 from danlu.layers.generation.kv_cache import Cache, Cached, NewPlaces
 from danlu.terms import BEGINNING, END, PADDING
 
-NEVER = -1e4  # the logit of a code that the checkpoint does not know
+NEVER = -1e4  # the logit of a code that the checkpoint lacks
 
 
 def library() -> Any:
-    """The library transformers. MissingExtra where it is not installed."""
+    """The library transformers. Raises MissingExtra where it is not installed."""
     try:
         import transformers
     except ImportError:
@@ -35,7 +35,7 @@ def library() -> Any:
 
 @contextlib.contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """The library says nothing inside the `with`: what a reader must know danlu says itself."""
+    """Silences what transformers logs inside the `with`; danlu reports what a user must know."""
     logging = library().utils.logging
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
@@ -49,7 +49,8 @@ def quiet_transformers() -> Iterator[None]:
 
 
 class Pretrained(nn.Module):
-    """The base: `body` is the network of transformers, `labels` what its head tells apart."""
+    """The base class: `body` is the network of transformers, `labels` are the classes of its
+    head."""
 
     def __init__(self, body: nn.Module, labels: Sequence[str]) -> None:
         super().__init__()
@@ -57,17 +58,25 @@ class Pretrained(nn.Module):
         self.labels = tuple(labels)
 
     def load(self, folder: Path, checkpoint_labels: Sequence[str]) -> list[str]:
-        """Take the weights over; the names of the tensors that stay as they were drawn.
+        """Load the weights of a checkpoint; gives the names of the tensors that it lacks, which
+        keep their random values.
 
-        `theirs` names the classes of the checkpoint. A head is taken over only where it tells the
-        same classes apart, and its rows are put in our order: that it has as many says nothing.
-        Raises ArtifactError where nothing fits."""
+        `checkpoint_labels` are the classes of the checkpoint. Its head is loaded only where it has
+        the same classes, and its rows are reordered: an equal number of classes is not enough.
+        Raises ArtifactError where no tensor fits.
+        """
         with quiet_transformers(), torch.random.fork_rng(devices=[]):
             try:
                 other, info = type(self.body).from_pretrained(  # type: ignore[attr-defined]
-                    str(folder), local_files_only=True, use_safetensors=True, trust_remote_code=False, dtype=torch.float32,
-                    output_loading_info=True, ignore_mismatched_sizes=True, config=self.body.config,
-                )  # fmt: skip
+                    str(folder),
+                    local_files_only=True,
+                    use_safetensors=True,
+                    trust_remote_code=False,
+                    dtype=torch.float32,
+                    output_loading_info=True,
+                    ignore_mismatched_sizes=True,
+                    config=self.body.config,
+                )
             except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
                 reason = str(error).strip().split("\n")[0][:300]
                 raise ArtifactError(
@@ -97,7 +106,11 @@ class Pretrained(nn.Module):
 
 
 def is_head(name: str) -> bool:
-    """Whether a parameter is one of the last layer of a classifier."""
+    """Whether a parameter is of the last layer of a classifier.
+
+    >>> is_head("classifier.weight"), is_head("encoder.weight")
+    (True, False)
+    """
     return name.split(".")[0] in ("classifier", "score")
 
 
@@ -136,7 +149,7 @@ class PretrainedText(Pretrained):
         self.register_buffer("substitute", torch.zeros(1, dtype=torch.int64))
 
     def read_with(self, file_codes: Tensor) -> None:
-        """Take over the codes of a tokenizer."""
+        """Use the codes of a tokenizer: int64 (V,), the checkpoint's code of each of danlu's."""
         self.file_codes.copy_(file_codes)
         padding_codes = [int(file_codes[code]) for code in (END, PADDING) if file_codes[code] >= 0]
         self.substitute.fill_(padding_codes[0] if padding_codes else 0)
@@ -160,7 +173,7 @@ class PretrainedText(Pretrained):
         return functional.pad(logits[:, :places], (0, 0, 0, max(places - logits.shape[1], 0)))
 
     def _of_last(self, ids_BT: Tensor, mask_BT: Tensor) -> Tensor:
-        """The head over the last token of each row, as transformers has it."""
+        """The head applied to the last token of each row, as transformers does."""
         x_BTD = self.body.base_model(
             input_ids=ids_BT, attention_mask=mask_BT.long()
         ).last_hidden_state  # type: ignore[operator, union-attr]
@@ -180,14 +193,14 @@ class PretrainedText(Pretrained):
         return tokens_BT[:, : self.limit]
 
     def _ids(self, tokens_BT: Tensor, first: Tensor) -> Tensor:
-        """The checkpoint's codes; `first` tells the first place of a row."""
+        """The checkpoint's codes of danlu's tokens; `first` marks the first place of a row."""
         table_V = torch.where(self.file_codes >= 0, self.file_codes, self.substitute)
         if self.causal and self.per == "token":
             tokens_BT = torch.where(first & (tokens_BT == END), BEGINNING, tokens_BT)
         return table_V[tokens_BT]
 
     def _in_codes(self, logits_BTV: Tensor) -> Tensor:
-        """Logits of the checkpoint's codes as those of danlu's."""
+        """Logits of the checkpoint's codes, reordered to danlu's codes."""
         return logits_BTV[..., self.file_codes.clamp(min=0)].masked_fill(self.file_codes < 0, NEVER)
 
 
@@ -225,8 +238,7 @@ class PretrainedTagger(PretrainedText):
 
 
 class PretrainedWriter(PretrainedText, Cached):
-    """A causal network that tells the next code, and goes on from what it has read; see
-    danlu.layers.generation.kv_cache."""
+    """A causal network that predicts the next code and generates text with a cache."""
 
     def cache(self, batch: int, length: int) -> Cache:
         """An empty cache for `batch` rows with room for `length` tokens each."""
@@ -235,8 +247,7 @@ class PretrainedWriter(PretrainedText, Cached):
     def extend(
         self, tokens_BT: Tensor, cache: Cache, sizes_B: Tensor | Sequence[int] | None = None
     ) -> Tensor:
-        """logits_BTV of tokens appended to the cache's rows, of which row b's first sizes_B[b] are
-        real (None: all)."""
+        """Append tokens to the cache and give their logits_BTV; see Cached."""
         places = cache.places(tokens_BT.shape[1], tokens_BT.device)
         if cache.longest + (tokens_BT.shape[1] if sizes_B is None else 0) > self.limit:
             raise PartError(
@@ -258,7 +269,7 @@ class PretrainedWriter(PretrainedText, Cached):
 
 
 class CacheAdapter:
-    """danlu's Cache where transformers looks for one of its own."""
+    """danlu's Cache with the interface of transformers' own."""
 
     is_compileable = False
 
@@ -268,11 +279,11 @@ class CacheAdapter:
     def update(
         self, keys: Tensor, values: Tensor, layer_idx: int, *others: Any, **named: Any
     ) -> tuple[Tensor, Tensor]:
-        """Keep the keys and values of new places; those of all places."""
+        """Store the keys and values of new places; gives those of all places."""
         return self.kept.write(layer_idx, self.places, keys, values)
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
-        """How many places were there before."""
+        """How many places the cache held before."""
         return self.places.end - self.places.positions.shape[1]
 
 

@@ -1,4 +1,4 @@
-"""Batch normalisation folded into the convolution or linear layer before it: in evaluation both are one affine map.
+"""Batch normalisation folded into the layer before it: in evaluation both are affine maps.
 
     w' = w g / sqrt(v + e)        b' = (b - m) g / sqrt(v + e) + h
 

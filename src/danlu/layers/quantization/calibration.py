@@ -1,4 +1,4 @@
-"""Calibration: the range of a layer's inputs on real rows, which 8 bits should cover, and how much work the layer does.
+"""Calibration: the range of a layer's inputs on real rows, and how much work the layer does.
 
 A range is the one whose rounding and clipping changes the inputs least, in mean squared error, of
 11 ranges between half and all of what was observed.
@@ -71,8 +71,8 @@ def scale_and_zero_point(minimum: float, maximum: float) -> tuple[float, int]:
 def observe_inputs(
     module: nn.Module, layers: Mapping[str, nn.Module], batches: Iterable[Mapping[str, Tensor]]
 ) -> dict[str, InputStatistics]:
-    """The statistics of the inputs of each of `layers` (parts of `module`, by name) while the module
-    answers `batches` of inputs. A layer that is never called is left out."""
+    """The statistics of the inputs of each of `layers` (parts of `module`, by name) while the
+    module answers `batches` of inputs. A layer that is never called is left out."""
     statistics: dict[str, InputStatistics] = {}
 
     def observer(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:

@@ -1,4 +1,4 @@
-"""Layers that train with the weights they will have after compression: rounded to 8 bits, or masked.
+"""Layers that train with the weights they will have after compression: rounded or masked.
 
 The full weight stays behind and is what the optimizer moves. The gradient passes a rounding as if
 it were not there, where the number is within the range, and is 0 outside of it (the
@@ -21,8 +21,8 @@ from danlu.layers.selection import is_conv1d
 
 
 class ChangedWeight(nn.Module, ABC):
-    """A linear layer or convolution that multiplies by a changed form of its weight. Weight and bias
-    keep their names in the state dict."""
+    """A linear layer or convolution that multiplies by a changed form of its weight. Weight and
+    bias keep their names in the state dict."""
 
     weight: Tensor
 

@@ -1,4 +1,4 @@
-"""Static int8: choosing and calibrating a module's layers, replacing them, and replaying the replacement.
+"""Static int8: choosing, calibrating and replacing layers, and replaying the replacement.
 
 The compressors int8_static and quantization_aware share these steps. What `replace_layers` records
 is stored in the artifact; `restore` replays it on a module built anew, before weights are loaded.

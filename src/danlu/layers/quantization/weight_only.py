@@ -1,4 +1,4 @@
-"""Layers whose weights are stored in 8 or 4 bits and multiplied as floats: a large matrix takes 4 or 8 times less memory traffic.
+"""Layers with weights in 8 or 4 bits that are multiplied as floats: less memory traffic.
 
     int8    an integer from -127 to 127, times a scale for each output
     int4    one of 16 steps from the smallest to the largest number of each group of inputs; two codes

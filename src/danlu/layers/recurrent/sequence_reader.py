@@ -34,8 +34,8 @@ def lengths_of(name: str, inputs: Mapping[str, Tensor]) -> Tensor:
 
 
 class Reader(nn.Module):
-    """inputs -> (x_BTI, lengths_B): one or several inputs over the same places, concatenated at each
-    place, and the length of each row.
+    """inputs -> (x_BTI, lengths_B): one or several inputs over the same places, concatenated at
+    each place, and the length of each row.
 
     Each of `bodies` makes (B, T, size) of its input; None takes the input as it is (frames,
     series). A batch without any place gets one place of zeros.

@@ -16,8 +16,8 @@ from danlu.layers.embedding_size import embedding_size
 
 
 class CategoryTable(nn.Module):
-    """codes_BC int64 -> (B, C, E): one embedding table for all columns, in which each column has its
-    own rows.
+    """codes_BC int64 -> (B, C, E): one embedding table for all columns, in which each column has
+    its own rows.
 
     Weights are drawn with standard deviation `spread`. The row of code 0 starts at zero, so that a
     value that training never saw has no random effect.
@@ -77,8 +77,8 @@ class CategoryEmbedding(nn.Module):
 
 
 class CategoryWeights(nn.Module):
-    """codes_BC int64 -> (B, S): the sum over columns of one weight vector for each value, as one-hot
-    columns times a matrix.
+    """codes_BC int64 -> (B, S): the sum over columns of one weight vector for each value, as
+    one-hot columns times a matrix.
 
     Weights start at zero. `bias` adds a learnt vector, the same for all rows.
     """

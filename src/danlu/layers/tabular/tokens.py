@@ -21,8 +21,8 @@ from danlu.terms import InputSpec
 
 
 def features_per_column(numbers: InputSpec) -> list[int]:
-    """How many of the F features belong to each column, in their order; one each where the spec does
-    not say."""
+    """How many of the F features belong to each column, in their order; one each where the spec
+    does not say."""
     if not numbers.of:
         return [1] * numbers.shape[0]
     return [len(list(features)) for _, features in itertools.groupby(numbers.of)]

@@ -23,8 +23,8 @@ UNKNOWN_SHARE = 0.02  # of the tokens that training reads as unknown
 
 
 class TokenSummary(nn.Module):
-    """tokens (B, T) or (B, T, D) int64 -> (B, width): the mean of the embeddings, and the maximum of
-    each filter."""
+    """tokens (B, T) or (B, T, D) int64 -> (B, width): the mean of the embeddings, and the maximum
+    of each filter."""
 
     def __init__(self, described: InputSpec, size: int = SIZE) -> None:
         super().__init__()

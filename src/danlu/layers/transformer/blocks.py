@@ -184,8 +184,8 @@ class Stack(nn.Module):
         return self.norm(x_BTD)
 
     def remember(self, memory_BSM: Tensor, memory_present_BS: Tensor | None, cache: Cache) -> None:
-        """Store the keys and values of a memory for every block in the cache, once, before the first
-        `extend`."""
+        """Store the keys and values of a memory for every block in the cache, once, before the
+        first `extend`."""
         if memory_present_BS is None:
             memory_present_BS = torch.ones(
                 memory_BSM.shape[:2], dtype=torch.bool, device=memory_BSM.device

@@ -25,8 +25,8 @@ from danlu.layers.transformer.language_model import EMBEDDING_SPREAD
 
 
 class Encoder(nn.Module):
-    """inputs -> (x_BTD, present_BT): a vector for each place in its context, and which places are no
-    padding (bool).
+    """inputs -> (x_BTD, present_BT): a vector for each place in its context, and which places are
+    no padding (bool).
 
     `size` is how many numbers `reader` gives for a place. A row without any place counts as one
     place of padding. `context` is the number of learned positions (None: rotary positions).

@@ -22,8 +22,8 @@ from danlu.layers.quantization.weight_only import tied_product
 from danlu.layers.transformer.blocks import Stack, StackSizes
 
 # The input of the first block is as large as what a block adds. With GPT-2's 0.02 it would be lost
-# beside what the first blocks add: 1.750 in place of 1.718 nats a character of tinyshakespeare after
-# 0.6 M tokens (size nano).
+# beside what the first blocks add: 1.750 in place of 1.718 nats a character of tinyshakespeare
+# after 0.6 M tokens (size nano).
 EMBEDDING_SPREAD = 0.5
 # Small logits, so that the first loss is close to the logarithm of V. A tied embedding starts like
 # the head.

@@ -1,12 +1,13 @@
-"""Images to features and back by convolutions that halve and double them, for images of any size from 8x8 on.
+"""DCGAN: an image encoder that halves images, and a generator that doubles them, from 8x8 on.
 
 B batch, C channels of the image, H height, W width, D features, Z numbers that an image is made of.
 
 A side is halved n times, n the largest with min(H, W) / 2^n >= 4, each time rounded down. An image
-is made from 1 / 2^n of its size, rounded up, doubled n times; what stands over H x W is cut off
-evenly, so every size is made exactly.
+is generated from 1 / 2^n of its size, rounded up, doubled n times; what exceeds H x W is cropped
+evenly, so that every size is made exactly.
 Source: Radford, Metz and Chintala, 2016, arXiv:1511.06434 (the sizes of kernels and strides, the
-first weights)."""
+first weights).
+"""
 
 from __future__ import annotations
 
@@ -27,7 +28,11 @@ _SLOPE = 0.2  # of the leaky ReLU
 
 
 def halvings(height: int, width: int) -> int:
-    """How often a side is halved: until the shorter one would be under 4 pixels."""
+    """How often the sides are halved: as long as the shorter one keeps at least 4 pixels.
+
+    >>> halvings(28, 28), halvings(64, 32)
+    (2, 3)
+    """
     count = 0
     while min(height, width) // 2 ** (count + 1) >= _START:
         count += 1
@@ -35,14 +40,17 @@ def halvings(height: int, width: int) -> int:
 
 
 def channels_of(width: int, count: int) -> list[int]:
-    """Channels after each of `count` halvings: `width`, then twice as many each time, at most eight
-    times."""
+    """Channels after each of `count` halvings: `width`, doubled each time up to 8 * `width`.
+
+    >>> channels_of(16, 5)
+    [16, 32, 64, 128, 128]
+    """
     return [width * min(2**number, 8) for number in range(count)]
 
 
 class ImageEncoder(nn.Module):
-    """images (B, C, H, W) -> (B, features): each halving a 4x4 convolution, the normalisation (not
-    after the first), a leaky ReLU."""
+    """images (B, C, H, W) -> (B, features): for each halving a 4x4 convolution, the normalisation
+    (not after the first) and a leaky ReLU."""
 
     def __init__(
         self, shape: tuple[int, int, int], width: int, normalization: Normalization
@@ -53,7 +61,7 @@ class ImageEncoder(nn.Module):
         layers: list[nn.Module] = [ChannelsLast()]
         for number, (before, after) in enumerate(itertools.pairwise([channels, *wide])):
             layers.append(init_layer(nn.Conv2d(before, after, 4, 2, 1), normalization))
-            if number:  # the first layer must see how bright an image is
+            if number:  # the first layer must keep the brightness of an image
                 layers += _after(after, normalization)
             layers.append(nn.LeakyReLU(_SLOPE, inplace=True))
             height, across = height // 2, across // 2
@@ -66,7 +74,7 @@ class ImageEncoder(nn.Module):
 
 class ImageGenerator(nn.Module):
     """(B, Z) -> images (B, C, H, W): a linear layer to the smallest image, then transposed 4x4
-    convolutions with ReLU between."""
+    convolutions with ReLU between them."""
 
     def __init__(
         self, entry: int, shape: tuple[int, int, int], width: int, normalization: Normalization
@@ -100,7 +108,7 @@ class ImageGenerator(nn.Module):
 def init_layer(
     layer: nn.Linear | nn.Conv2d | nn.ConvTranspose2d | nn.Embedding, normalization: Normalization
 ) -> nn.Module:
-    """The layer with its first weights, spectrally normalised where asked."""
+    """The layer with DCGAN's first weights, spectrally normalised where `normalization` says so."""
     nn.init.normal_(layer.weight, 0.0, _SPREAD)
     if not isinstance(layer, nn.Embedding) and layer.bias is not None:
         nn.init.zeros_(layer.bias)

@@ -15,16 +15,20 @@ LARGEST_AUTO = 16
 
 
 def patch_side(height: int, width: int) -> int:
-    """The side of a patch that suits an image: the power of two nearest to an eighth of its shorter
-    side, from 2 to 16."""
+    """The default side of a patch: the power of two nearest to an eighth of the shorter side, from
+    2 to 16.
+
+    >>> patch_side(28, 28), patch_side(224, 224)
+    (4, 16)
+    """
     wanted = min(height, width) / 8
     sides = [2, 4, 8, LARGEST_AUTO]
     return min(sides, key=lambda side: abs(side - wanted))
 
 
 class Patches(nn.Module):
-    """x_BCHW -> (B, T, D): each patch through one linear map. What a patch lacks at the right and
-    lower edge is 0, the mean pixel."""
+    """x_BCHW -> (B, T, D): each patch through one linear map. Patches at the right and lower edge
+    are padded with 0, the mean pixel."""
 
     def __init__(self, channels: int, side: int, width: int) -> None:
         super().__init__()
@@ -34,7 +38,7 @@ class Patches(nn.Module):
         nn.init.zeros_(self.linear.bias)
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
-        """Patches from top to bottom and from left to right."""
+        """(patches from top to bottom, patches from left to right)."""
         return -(-height // self.side), -(-width // self.side)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
@@ -42,15 +46,15 @@ class Patches(nn.Module):
         below, beside = down * self.side - x_BCHW.shape[2], across * self.side - x_BCHW.shape[3]
         if below or beside:
             x_BCHW = functional.pad(x_BCHW, (0, beside, 0, below))
-        # cut up by hand: a convolution of stride P gives the same and is slower on a CPU
+        # by reshaping: a convolution of stride P gives the same and is slower on a CPU
         x_BCtPuP = x_BCHW.unflatten(2, (down, self.side)).unflatten(4, (across, self.side))
         x_BTX = x_BCtPuP.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
         return self.linear(x_BTX)
 
 
 class PatchPositions(nn.Module):
-    """x_BTD -> x_BTD plus a learnt vector for each place of the grid; another grid than the built
-    one takes them in between."""
+    """x_BTD -> x_BTD plus a learnt vector for each place of the grid; for another grid than the one
+    it was built for, the vectors are interpolated."""
 
     def __init__(self, grid: tuple[int, int], width: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Steps of convolutional networks that hold no weights.
+"""Layers of convolutional networks without weights.
 
 B batch, C channels, H height, W width.
 """
@@ -12,8 +12,8 @@ from danlu.compat.torch_vmap import under_vmap
 
 
 class ChannelsLast(nn.Module):
-    """The same image with the channels of a pixel side by side in memory, and so every convolution
-    after it.
+    """The same image with the channels of a pixel adjacent in memory; the convolutions after it
+    keep that layout.
 
     Measured on a residual network of width 64 and 28x28 images, CPU with AVX-512: 1.2 times faster
     in float32, 1.4 times in bfloat16."""

@@ -1,9 +1,10 @@
-"""Residual blocks of convolutional networks: convolutions and a way around them.
+"""Residual blocks of convolutional networks: convolutions and a shortcut around them.
 
 B batch, C channels in, D channels out, H height, W width; h and w after a stride.
 Sources: He et al., 2015, arXiv:1512.03385 (the block); He et al., 2016, arXiv:1603.05027 (norm and
-activation first); He et al., 2018, arXiv:1812.01187 (pooling before the 1x1 convolution of the way
-around, so that no pixel is skipped)."""
+activation first); He et al., 2018, arXiv:1812.01187 (pooling before the 1x1 convolution of the
+shortcut, so that no pixel is skipped).
+"""
 
 from __future__ import annotations
 
@@ -19,18 +20,19 @@ from danlu.layers.parametrization import ResidualBranch
 def convolution(
     channels: int, width: int, size: int, *, stride: int, bias: bool, activation_name: Activation
 ) -> nn.Conv2d:
-    """A convolution that keeps height and width but for its stride."""
+    """A convolution padded to keep height and width, divided by its stride."""
     layer = nn.Conv2d(channels, width, size, stride, padding=size // 2, bias=bias)
     init_linear(layer, activation_name)
     return layer
 
 
 class ResidualBlock(ResidualBranch):
-    """x_BCHW -> (B, D, h, w): activation(way around + convolution(activation(convolution(x)))); h
-    is H / stride, rounded up.
+    """x_BCHW -> (B, D, h, w): activation(shortcut + convolution(activation(convolution(x)))); h is
+    H / stride, rounded up.
 
-    Each convolution is followed by batch normalization. Without it the second one starts at `scale`
-    times its usual size, so that a deep stack starts tame."""
+    With `batch_norm` each convolution is followed by batch normalization. Without it the weights of
+    the second one start at `scale` times their usual size, so that outputs do not grow with depth.
+    """
 
     def __init__(
         self,
@@ -61,7 +63,7 @@ class ResidualBlock(ResidualBranch):
             channels, width, stride=stride, batch_norm=batch_norm, activation_name=activation_name
         )
         self.activation = activation(activation_name)
-        self.branch = 1.0  # what the convolutions add is multiplied by it
+        self.branch = 1.0  # a factor of what the convolutions add
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         y_BDhw = self.body(x_BCHW)
@@ -104,11 +106,12 @@ class BottleneckBlock(nn.Module):
 
 
 def init_near_identity(network: nn.Module) -> None:
-    """Sets the scale of the last norm of every block to 0.1, so that a deep stack begins close to
-    the ways around.
+    """Set the scale of the last norm of every block to 0.1, in place, so that a deep stack starts
+    close to its shortcuts.
 
     At 0, as in Goyal et al., 2017, arXiv:1706.02677, no weight of a body would have a gradient in
-    the first update."""
+    the first update.
+    """
     for block in network.modules():
         if isinstance(block, ResidualBlock | BottleneckBlock):
             last = block.body[-1]
@@ -117,12 +120,13 @@ def init_near_identity(network: nn.Module) -> None:
 
 
 class PreActivationBlock(nn.Module):
-    """x_BCHW -> (B, D, h, w): way around + convolution(dropout(convolution(x))), each convolution
-    of activation(norm(its input)).
+    """x_BCHW -> (B, D, h, w): shortcut + convolution(dropout(convolution(x))), each convolution of
+    activation(norm(its input)).
 
-    Nothing stands between the sum of one block and that of the next. Where the shape changes, the
-    way around starts from the activated input. Source of the dropout between: Zagoruyko and
-    Komodakis, 2016, arXiv:1605.07146."""
+    There is no layer between the sum of one block and that of the next. Where the shape changes,
+    the shortcut starts from the activated input. Source of the dropout: Zagoruyko and Komodakis,
+    2016, arXiv:1605.07146.
+    """
 
     def __init__(
         self,
@@ -162,8 +166,8 @@ class PreActivationBlock(nn.Module):
 def pooled_convolution(
     channels: int, width: int, *, stride: int, activation_name: Activation, bias: bool = False
 ) -> nn.Sequential | None:
-    """What brings (B, C, H, W) to (B, D, h, w): the mean over `stride` pixels, then a 1x1
-    convolution; None where nothing changes."""
+    """The shortcut from (B, C, H, W) to (B, D, h, w): the mean over `stride` pixels, then a 1x1
+    convolution; None where the shape does not change."""
     if channels == width and stride == 1:
         return None
     layers: list[nn.Module] = []

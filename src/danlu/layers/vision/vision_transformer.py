@@ -1,4 +1,4 @@
-"""The bodies of networks that see an image as a sequence of patches: Vision Transformer and MLP-Mixer.
+"""Networks over the patches of an image: Vision Transformer and MLP-Mixer.
 
 B batch, C channels, H height, W width, T patches, D width.
 """
@@ -20,10 +20,10 @@ Pooling = Literal["mean", "class_token"]
 
 
 class VisionTransformer(nn.Module):
-    """x_BCHW -> (B, D): patches with learnt positions through a Transformer; the mean over them, or
-    what a token of its own gathers.
+    """x_BCHW -> (B, D): patches with learnt positions through a Transformer; then their mean, or
+    the class token.
 
-    Images of another size than `shape` (C, H, W) are taken too: positions are interpolated.
+    Images of another size than `shape` (C, H, W) are accepted: positions are interpolated.
     Source: Dosovitskiy et al., 2020, arXiv:2010.11929.
     """
 
@@ -48,8 +48,8 @@ class VisionTransformer(nn.Module):
 
 
 class MixerBlock(nn.Module):
-    """x_BTD -> (B, T, D): x + a network over the places of each feature, then + one over the
-    features of each place."""
+    """x_BTD -> (B, T, D): x plus a network over the places of each feature, then plus a network
+    over the features of each place."""
 
     def __init__(
         self, places: int, width: int, inner_places: int, inner_width: int, dropout: float
@@ -69,8 +69,8 @@ class MixerBlock(nn.Module):
 
 
 class Mixer(nn.Module):
-    """x_BCHW -> (B, D): patches through blocks that mix places and features in turn; the mean over
-    the patches.
+    """x_BCHW -> (B, D): patches through blocks that mix places and features in turn; then their
+    mean.
 
     Source: Tolstikhin et al., 2021, arXiv:2105.01601.
     """

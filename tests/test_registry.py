@@ -203,7 +203,7 @@ def outside_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ca
 
 def test_a_part_without_what_its_shelf_asks_for_is_refused_by_name(outside_part) -> None:
     name = outside_part("models", '"""A model that does not say what it takes."""\n')
-    with pytest.raises(PartError, match="models/lone .* has no TAKES, which its shelf asks for"):
+    with pytest.raises(PartError, match=r"models/lone .* has no TAKES, which its shelf asks for"):
         registry.model_facts(name)
 
 

@@ -258,9 +258,9 @@ def _compare(
             report.difference = largest
             row = int(ids[at[0]])
             entry = f"[{', '.join(str(int(index)) for index in at[1:])}]" if len(at) > 1 else ""
-            place = rows.table.where(row) if row < len(rows.table) else f"example {row:,}"
+            source = rows.table.where(row) if row < len(rows.table) else f"example {row:,}"
             report.where = (
-                f"{place}, output {name}{entry}: {other[at]:.9g} in place of {one[at]:.9g}, "
+                f"{source}, output {name}{entry}: {other[at]:.9g} in place of {one[at]:.9g}, "
                 f"{largest:.3g} apart"
             )
 

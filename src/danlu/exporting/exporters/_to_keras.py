@@ -77,7 +77,7 @@ class KerasTranslation:
             return self.keras.Input((None, *spec.shape[1:]), name=name, dtype="int32")
         if spec.kind == "frames":
             raise PartError(
-                "a Keras file has no input that tells where a row of frames or of a recording ends.",
+                "a Keras file has no input that tells where a row of frames or recordings ends.",
                 hint="--to onnx",
             )
         return self.keras.Input(

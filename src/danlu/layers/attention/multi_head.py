@@ -70,7 +70,8 @@ class Attention(WidensFrom):
         num_key_value_heads = num_key_value_heads or num_heads
         if width % num_heads or num_heads % num_key_value_heads:
             raise ValueError(
-                f"width {width}, num_heads {num_heads} and num_key_value_heads {num_key_value_heads} do not divide"
+                f"width {width}, num_heads {num_heads} and num_key_value_heads "
+                f"{num_key_value_heads} do not divide"
             )
         self.num_heads, self.num_key_value_heads = num_heads, num_key_value_heads
         self.head_size = width // num_heads

@@ -78,7 +78,8 @@ class SplitVariables(nn.Module):
         unknown = [name for name in names if name not in series.names]
         if unknown or not names or output.size % len(names):
             raise ValueError(
-                f"the output continues {', '.join(output.of) or 'nothing'}, and the series holds {', '.join(series.names)}"
+                f"the output continues {', '.join(output.of) or 'nothing'}, and the series holds "
+                f"{', '.join(series.names)}"
             )
         self.forecast = [series.names.index(name) for name in names]
         self.others = [column for column in range(series.shape[1]) if column not in self.forecast]

@@ -113,7 +113,8 @@ class KerasNetwork(nn.Module):
         self.pixels: Pixels = pixels
         body, learning, self.still = _built(keras, _without_end(architecture, output))
         self.wants = [
-            (name, tuple(each.shape[1:])) for name, each in zip(_names(body), body.inputs)
+            (name, tuple(keras_input.shape[1:]))
+            for name, keras_input in zip(_names(body), body.inputs)
         ]
         self.matched = _matched(self.wants, inputs)
         self.described = {name: inputs[name] for name in self.matched}
@@ -123,9 +124,9 @@ class KerasNetwork(nn.Module):
             _refuse_other_input(name, shape, ours, inputs[ours])
         self.weights = TensorTree()
         layer_names = {
-            str(each["config"]["name"])
-            for each in keras_file.objects_in(dict(architecture))
-            if "name" in each["config"]
+            str(layer["config"]["name"])
+            for layer in keras_file.objects_in(dict(architecture))
+            if "name" in layer["config"]
         }
         nodes = []
         for variable in body.variables:
@@ -138,7 +139,7 @@ class KerasNetwork(nn.Module):
             if learns and not variable.trainable:
                 getattr(node, name).requires_grad_(False)
             nodes.append((variable, node, name))
-        seeds = [each for each in body.variables if each.name == "seed_generator_state"]
+        seeds = [seed for seed in body.variables if seed.name == "seed_generator_state"]
         # in a tuple, so that it is no submodule: Keras' own copies of the weights are never used
         self.keras_parts = (body, [variable for variable, _, _ in nodes], seeds)
         self.places = _Places([(node, name) for _, node, name in nodes])
@@ -240,7 +241,7 @@ class _Places:
         return [getattr(node, name) for node, name in self.names]
 
 
-# --- what the network is ------------------------------------------------------------------------------------------------
+# --- what the network is
 
 
 def _built(keras: Any, architecture: Mapping[str, Any]) -> tuple[Any, set[int], list[str]]:
@@ -399,7 +400,8 @@ def _refuse_other_input(
             or "a single number"
         )
         raise PartError(
-            f"its input {name} takes {own_shape}, and {input_name} is {' or '.join('x'.join(map(str, form)) for form in forms)} a row.",
+            f"its input {name} takes {own_shape}, and {input_name} is "
+            f"{' or '.join('x'.join(map(str, form)) for form in forms)} a row.",
             hint="bring the data to that form (data.columns, data.transforms), or make a network "
             "for this one",
         )

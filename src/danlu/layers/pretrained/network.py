@@ -187,8 +187,10 @@ class PretrainedText(Pretrained):
             return tokens_BT
         if bool((tokens_BT[:, self.limit :] != PADDING).any()):
             raise PartError(
-                f"the pretrained network reaches {self.limit:,} places, and a text has {tokens_BT.shape[1]:,}.",
-                hint="shorten the text (max_length of the transform tokenize, or the task's context)",
+                f"the pretrained network reaches {self.limit:,} places, and a text has "
+                f"{tokens_BT.shape[1]:,}.",
+                hint="shorten the text (max_length of the transform tokenize, or the task's "
+                "context)",
             )
         return tokens_BT[:, : self.limit]
 
@@ -220,7 +222,8 @@ class PretrainedTagger(PretrainedText):
         longest = int(counts_B1.max()) + 2
         if longest > self.limit:
             raise PartError(
-                f"the pretrained network reaches {self.limit:,} places, and a sentence has {longest:,} pieces.",
+                f"the pretrained network reaches {self.limit:,} places, and a sentence has "
+                f"{longest:,} pieces.",
                 hint="cut long sentences in the data",
             )
         codes_BL = pieces_BP.new_full(

@@ -294,9 +294,24 @@ class StaticInt8Conv(StaticInt8):
     def _by_kernel(self, x: Tensor, ready: Any) -> Tensor:
         _, packed, scale, zero, zeros, out_scale, out_zero, dtype, after = ready
         return torch.ops.onednn.qconv_pointwise(
-            x, scale, zero, packed, self.scales, zeros, self.bias, self.stride, self.padding, self.dilation, self.groups,
-            out_scale, out_zero, dtype, after, [], "",
-        )  # fmt: skip
+            x,
+            scale,
+            zero,
+            packed,
+            self.scales,
+            zeros,
+            self.bias,
+            self.stride,
+            self.padding,
+            self.dilation,
+            self.groups,
+            out_scale,
+            out_zero,
+            dtype,
+            after,
+            [],
+            "",
+        )
 
     def _plain(self, x: Tensor, weight: Tensor) -> Tensor:
         one = functional.conv1d if self.codes.ndim == 3 else functional.conv2d

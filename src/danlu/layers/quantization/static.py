@@ -83,7 +83,8 @@ def calibrate(
     if not large:
         raise PartError(
             f"{who} finds no convolution or linear layer in this {subject.family} that is large "
-            f"enough ({smallest:,} weights or {_WORK_PER_WEIGHT * smallest:,} multiplications a row).",
+            f"enough ({smallest:,} weights or {_WORK_PER_WEIGHT * smallest:,} multiplications a "
+            "row).",
             hint="set smallest lower, or take int8_weight_only",
         )
     if len(large) < len(chosen):

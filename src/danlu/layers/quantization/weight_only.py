@@ -1,8 +1,8 @@
 """Layers with weights in 8 or 4 bits that are multiplied as floats: less memory traffic.
 
     int8    an integer from -127 to 127, times a scale for each output
-    int4    one of 16 steps from the smallest to the largest number of each group of inputs; two codes
-            in a byte on disk
+    int4    one of 16 steps from the smallest to the largest number of each group of inputs; on disk
+            two codes in a byte
 
 `products` is the format that rows are multiplied in. bfloat16 uses kernels that dequantize on the
 way, about twice as fast as float32 where few rows are answered at a time (measured, one core with

@@ -34,8 +34,8 @@ def require_image(model: str, inputs: Mapping[str, InputSpec], smallest: int) ->
     for name, (_, height, width) in images:
         if min(height, width) < smallest:
             raise PartError(
-                f"{model} takes images of {smallest}x{smallest} pixels or more, and those of {name} "
-                f"have {height}x{width}.",
+                f"{model} takes images of {smallest}x{smallest} pixels or more, and those of "
+                f"{name} have {height}x{width}.",
                 hint="choose model: mlp",
             )
 

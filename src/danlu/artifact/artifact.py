@@ -119,8 +119,8 @@ def write(path: Path, contents: Contents, lock: str) -> None:
 
 
 def find_artifact(path: str | Path) -> Path:
-    """The artifact folder of a path: the folder itself, or that of a run folder. Raises ArtifactError
-    that says what is there instead."""
+    """The artifact folder of a path: the folder itself, or that of a run folder. Raises
+    ArtifactError that says what is there instead."""
     path = Path(path)
     for folder in (path, path / "artifact"):
         if (folder / "artifact.json").is_file():

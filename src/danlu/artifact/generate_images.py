@@ -36,8 +36,8 @@ def picture(
     classes: Sequence[object] | None = None,
     seed: int = 0,
 ) -> np.ndarray:
-    """Generated images, uint8 (N, H, W, C): `count`, or where the model knows classes `count` of each
-    (None: of all classes).
+    """Generated images, uint8 (N, H, W, C): `count`, or where the model knows classes `count` of
+    each (None: of all classes).
 
     Raises ArtifactError for a model that generates no images, DataError for an unknown class.
 

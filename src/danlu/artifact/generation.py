@@ -365,8 +365,8 @@ class Chat:
         self.messages = list(self.beginning)
 
     def answer(self, message: str) -> Iterator[str]:
-        """The pieces of the answer to the user's message. Where the caller stops early, the pieces so
-        far are kept as the answer."""
+        """The pieces of the answer to the user's message. Where the caller stops early, the pieces
+        so far are kept as the answer."""
         self.messages.append(("user", message))
         answer = ""
         try:
@@ -391,8 +391,8 @@ def conversation_tokens(
     messages: Sequence[tuple[str, str]],
     max_tokens: int,
 ) -> list[int]:
-    """The prompt tokens for the answer to `messages`, (role, content) each, after a `beginning` that
-    is always kept.
+    """The prompt tokens for the answer to `messages`, (role, content) each, after a `beginning`
+    that is always kept.
 
     Where they leave no room in the model's context for an answer of max_tokens (or half the
     context), the oldest messages are left out, up to the next turn of the user; the last message is

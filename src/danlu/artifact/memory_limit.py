@@ -13,8 +13,8 @@ _META = torch.device("meta")
 
 
 class AllocationLimit(TorchDispatchMode):
-    """Inside the `with`, new tensors may take `most` bytes in all; MemoryError before one is made that
-    would take more.
+    """Inside the `with`, new tensors may take `most` bytes in all; MemoryError before one is made
+    that would take more.
 
     Operators without tensors as inputs are counted, and those whose output may be larger than their
     inputs (tensors of different shapes)."""

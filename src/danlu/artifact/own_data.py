@@ -19,8 +19,8 @@ def source_like_training(data: str, artifact: Contents) -> Part:
 
 
 def source_of(data: str, like: Part) -> Part:
-    """The source that reads `data`, chosen by its suffix; with the options of the recipe's own source
-    where that is the same. Raises DataError for a path that no source reads."""
+    """The source that reads `data`, chosen by its suffix; with the options of the recipe's own
+    source where that is the same. Raises DataError for a path that no source reads."""
     name = registry.source_for(data)
     if (
         name is None

@@ -51,8 +51,8 @@ def pack(
 def unpack(
     packed: Mapping[str, Tensor], how: Mapping[str, str], wanted: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
-    """The tensors that `pack` packed; `wanted` are those of the model. Raises ValueError or KeyError
-    where they do not fit it."""
+    """The tensors that `pack` packed; `wanted` are those of the model. Raises ValueError or
+    KeyError where they do not fit it."""
     left = dict(packed)
     for name, form in how.items():
         like = wanted[name]

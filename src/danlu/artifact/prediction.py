@@ -43,19 +43,20 @@ class DataFrame(Protocol):
     def __getitem__(self, key: Any, /) -> Any: ...  # as pandas has it
 
 
-# A data file, one dict per row, a dict of columns, a DataFrame, or an array whose columns are in the
-# order of `Artifact.inputs`.
+# A data file, one dict per row, a dict of columns, a DataFrame, or an array whose columns are in
+# the order of `Artifact.inputs`.
 RawRows: TypeAlias = (
     "str | Path | Sequence[Mapping[str, object]] | Mapping[str, object] | DataFrame | np.ndarray"
 )
 
 
 class Artifact(Contents):
-    """A trained model with its preprocessing: `predict` takes raw rows, `scores` holds its scores by
-    split."""
+    """A trained model with its preprocessing: `predict` takes raw rows, `scores` holds its scores
+    by split."""
 
     def predict(self, rows: RawRows) -> list[Answer]:
-        """One answer per row: {"prediction": value} and, for classes, {"probabilities": {class: p}}.
+        """One answer per row: {"prediction": value} and, for classes, {"probabilities": {class:
+        p}}.
 
         Columns that the model does not use are ignored. Raises DataError naming the row and column
         that cannot be used."""
@@ -149,8 +150,8 @@ class Artifact(Contents):
     def finished(
         self, table: Table, placement: Placement | None = None
     ) -> Iterator[dict[str, torch.Tensor]]:
-        """The named tensors that an exportable task makes of the outputs, on the CPU, piece by piece
-        in row order."""
+        """The named tensors that an exportable task makes of the outputs, on the CPU, piece by
+        piece in row order."""
         task = self.task
         assert isinstance(task, Exportable)
         views = self.views()

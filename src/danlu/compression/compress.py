@@ -295,8 +295,8 @@ class CompressedModel(Subject):
 
 
 class OwnRows:
-    """The rows that an artifact was trained and scored on, read again from their source and prepared
-    by its own preprocessing.
+    """The rows that an artifact was trained and scored on, read again from their source and
+    prepared by its own preprocessing.
 
     split   the split that is scored: test, else validation, else train
     """
@@ -382,9 +382,9 @@ def compress(
     A step is NAME, "NAME:KEY=VALUE,...", or a mapping as in a recipe. `max_drop` limits, in its own
     units, how much worse `score` may become (default: the recipe's first metric, else the loss).
 
-    Raises DanluError where a compressor finds nothing to change, where the written artifact does not
-    predict as the model in memory, and where the score drops by more than `max_drop`; no file is
-    then left.
+    Raises DanluError where a compressor finds nothing to change, where the written artifact does
+    not predict as the model in memory, and where the score drops by more than `max_drop`; no file
+    is then left.
 
     >>> import danlu
     >>> recipe = {"task": "classification", "model": "mlp", "train": {"steps": 2},
@@ -567,8 +567,8 @@ def _written(
 
 
 def compression_origin(contents: Contents, parts: Sequence[Part]) -> dict[str, Any]:
-    """What a result records of its origin: a hash of the weights, the steps, and the scores and size
-    before them."""
+    """What a result records of its origin: a hash of the weights, the steps, and the scores and
+    size before them."""
     size = {} if contents.path is None else {"size": costs.size_on_disk(contents.path)}
     weights = _digest(contents.module, [contents.changes])
     return {

@@ -75,8 +75,8 @@ def student_recipe(config: DistilOptions, recipe: Recipe) -> Recipe:
 
 
 def load_teacher(config: DistilOptions, contents: Contents) -> tuple[Contents, str]:
-    """(the teacher, its name for messages): the artifact itself, another artifact, or a Hugging Face
-    checkpoint. Raises DanluError where it cannot teach this student."""
+    """(the teacher, its name for messages): the artifact itself, another artifact, or a Hugging
+    Face checkpoint. Raises DanluError where it cannot teach this student."""
     if config.teacher is None:
         return contents, "the artifact itself"
     path = Path(config.teacher)
@@ -119,8 +119,8 @@ def _classes(contents: Contents) -> tuple[object, ...]:
 
 
 def _checkpoint(path: Path, contents: Contents) -> Contents:
-    """A Hugging Face checkpoint as a model of the artifact's rows. It must have a head for the task:
-    randomly initialized weights have nothing to teach."""
+    """A Hugging Face checkpoint as a model of the artifact's rows. It must have a head for the
+    task: randomly initialized weights have nothing to teach."""
     raw = {**contents.recipe.as_dict(), "model": {"name": "pretrained", "path": str(path)}}
     recipe = recipes.with_changes(replace(contents.recipe, raw=raw), registry, {"compress": None})
     data = prepare(recipe)

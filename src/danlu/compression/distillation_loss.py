@@ -5,14 +5,15 @@
     soft of labels       T^2 times the same of each label's yes and no
     soft of numbers      (student - teacher)^2 / 2
 
-Each is a mean over the positions that have a target, so padding has no effect. The teacher's outputs
-are computed with each batch, after its augmentations: a function of weights and batch alone, so that
-a resumed training ends in the same bytes.
+Each is a mean over the positions that have a target, so padding has no effect. The teacher's
+outputs are computed with each batch, after its augmentations: a function of weights and batch
+alone, so that a resumed training ends in the same bytes.
 
 Hidden states are named in pairs, a layer of the teacher and a layer of the student. States of one
-shape are compared by their squared difference relative to the teacher's squares; states of different
-shapes by the cosine similarities of all pairs of rows, which needs no layer between. Attention is
-compared by the probabilities with which each position attends to the others, averaged over heads.
+shape are compared by their squared difference relative to the teacher's squares; states of
+different shapes by the cosine similarities of all pairs of rows, which needs no layer between.
+Attention is compared by the probabilities with which each position attends to the others, averaged
+over heads.
 
 Sources: Hinton et al., 2015, arXiv:1503.02531 (logits); Romero et al., 2015, arXiv:1412.6550
 (states); Tung and Mori, 2019, arXiv:1907.09682 (similarities of rows); Jiao et al., 2020,
@@ -195,7 +196,8 @@ class HiddenStatePair(LayerPair):
 
 
 class AttentionPair(LayerPair):
-    """The self-attention probabilities of two layers (danlu.layers.attention.multi_head.Attention)."""
+    """The self-attention probabilities of two layers
+    (danlu.layers.attention.multi_head.Attention)."""
 
     def _record(self, layer: nn.Module, side: str) -> None:
         def keep(layer: nn.Module, inputs: tuple[Any, ...], keywords: dict[str, Any]) -> None:

@@ -37,8 +37,8 @@ def train(
     artifact-compressed/ beside artifact/; `tell` is called with the report where it was newly made.
     `beside` is a watcher that the recipe does not name; what it raises ends the training. Raises
     DanluError: the recipe or the data is wrong, the folder belongs to another run, training stopped
-    itself, the compressed model's score drops by more than compress.max_drop (artifact/ stays), or a
-    signal interrupted it (the state is then saved).
+    itself, the compressed model's score drops by more than compress.max_drop (artifact/ stays), or
+    a signal interrupted it (the state is then saved).
 
     >>> import danlu
     >>> recipe = {"task": "classification", "model": "mlp", "train": {"steps": 2},

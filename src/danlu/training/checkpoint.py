@@ -53,8 +53,8 @@ class Checkpoints:
     # --- before step 1
 
     def prepare(self, tensors: Mapping[str, Tensor]) -> None:
-        """Raise RunError, before any work is done, where the folder cannot be written or the disk has
-        no room for the checkpoints."""
+        """Raise RunError, before any work is done, where the folder cannot be written or the disk
+        has no room for the checkpoints."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             remove_leftovers(self.folder)
@@ -95,12 +95,12 @@ class Checkpoints:
         *spared: int,
         first: Callable[[], None] | None = None,
     ) -> None:
-        """Copy the state and write it in the background; waits only while the previous checkpoint is
-        still being written.
+        """Copy the state and write it in the background; waits only while the previous checkpoint
+        is still being written.
 
-        Of older checkpoints the last `keep` stay, and those of the steps `spared`. `first` is called
-        in the writing thread, before the checkpoint is written. A step that this process has just
-        written or read is not written again: the state at a step is always the same. Raises
+        Of older checkpoints the last `keep` stay, and those of the steps `spared`. `first` is
+        called in the writing thread, before the checkpoint is written. A step that this process has
+        just written or read is not written again: the state at a step is always the same. Raises
         CheckpointError where the previous write failed."""
         if step == self.newest_step:
             return
@@ -116,8 +116,8 @@ class Checkpoints:
         self.newest_step = step
 
     def wait(self) -> None:
-        """Wait until the last checkpoint is on the disk. Raises CheckpointError where it could not be
-        written."""
+        """Wait until the last checkpoint is on the disk. Raises CheckpointError where it could not
+        be written."""
         if self._writing is None:
             return
         writing, self._writing = self._writing, None

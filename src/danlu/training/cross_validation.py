@@ -26,8 +26,8 @@ def cross_validate(
 
     The test split, where there is one, is in no fold. `std` is the sample standard deviation over
     folds. A killed fold resumes, and finished folds are not trained again. `beside()` makes a
-    watcher for each fold; `after` is called after each with the scores of all folds so far, and what
-    it raises ends the cross-validation.
+    watcher for each fold; `after` is called after each with the scores of all folds so far, and
+    what it raises ends the cross-validation.
     Raises what danlu.train raises.
 
     >>> import danlu

@@ -109,9 +109,9 @@ class Evaluator:
         """The Scores of `module` over examples `which` (int64), in evaluation mode; the module's
         mode is restored.
 
-        `final` scores are those of the model as it is served, in float32. During training, its number
-        format is used, and metrics that read generated text are left out: they take as long as an
-        epoch. Raises DataError where there is no example."""
+        `final` scores are those of the model as it is served, in float32. During training, its
+        number format is used, and metrics that read generated text are left out: they take as long
+        as an epoch. Raises DataError where there is no example."""
         if len(which) == 0:
             raise DataError(
                 f"the {split} split has no row.", hint=f"give data.split a share for {split}"

@@ -29,8 +29,8 @@ def prepare_finetuning(module: nn.Module, finetune: FineTune, fresh: Sequence[st
     where the section is empty.
 
     `fresh` names the tensors that were initialized at random although the model starts from
-    pretrained weights; None where all were. Raises RunError for a pattern that matches no parameter,
-    and where nothing is left to train."""
+    pretrained weights; None where all were. Raises RunError for a pattern that matches no
+    parameter, and where nothing is left to train."""
     if finetune == FineTune():
         return ""
     sentence = ""
@@ -70,8 +70,8 @@ def prepare_finetuning(module: nn.Module, finetune: FineTune, fresh: Sequence[st
 def _frozen_layers(
     module: nn.Module, targets: Sequence[str], fresh: set[str], thaw: Sequence[str]
 ) -> list[str]:
-    """The layers whose matrices are not trained: those with low-rank matrices, and all others inside
-    the model's blocks."""
+    """The layers whose matrices are not trained: those with low-rank matrices, and all others
+    inside the model's blocks."""
     blocks, layers = _blocks(module), adaptable_layers(module)
     inside = {
         name for name in layers if any(name.startswith(f"{block}.") for block in blocks)

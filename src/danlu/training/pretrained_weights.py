@@ -52,9 +52,9 @@ def load_pretrained(
     and shape in both. None where the recipe names no weights.
 
     Where a task has the same body under another name (an encoder under a new head), names are
-    matched behind one common prefix. The output layer is copied only where the artifact has the same
-    `classes`, by name: an equal number of others would mean something else. Raises ArtifactError
-    where there is no sound artifact, or none of its tensors fits."""
+    matched behind one common prefix. The output layer is copied only where the artifact has the
+    same `classes`, by name: an equal number of others would mean something else. Raises
+    ArtifactError where there is no sound artifact, or none of its tensors fits."""
     begin = registry.model_facts(recipe.model.name).begin
     path = models.weights_of(recipe.model.options)
     if path is None:
@@ -145,8 +145,8 @@ def recipe_to_store(recipe: Recipe) -> Recipe:
 
 
 def match_tensors(target: Mapping[str, Tensor], learnt: Mapping[str, Tensor]) -> dict[str, str]:
-    """The name in `learnt` for each name in `target` that has a match: the same name and shape; else
-    the same shape, and the same name behind a prefix.
+    """The name in `learnt` for each name in `target` that has a match: the same name and shape;
+    else the same shape, and the same name behind a prefix.
 
     The prefix, one on each side for all of them, is the pair that most tensors agree on.
 

@@ -211,7 +211,8 @@ def run_id(recipe: Recipe, resolved: dict[str, Any]) -> str:
 
 @contextmanager
 def disk_errors_as(folder: Path, error: type[DanluError]) -> Generator[None]:
-    """Inside the `with`, an OSError while files are written becomes a DanluError of class `error`."""
+    """Inside the `with`, an OSError while files are written becomes a DanluError of class
+    `error`."""
     try:
         yield
     except OSError as os_error:

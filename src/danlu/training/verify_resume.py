@@ -141,7 +141,8 @@ class _Killer:
         return Verdict(self.deaths, self.inside, self.runs, self.wanted, differing)
 
     def _one_run(self, kills: int) -> list[str]:
-        """The files that differ in a run that is killed until it ends, or until there are enough kills."""
+        """The files that differ in a run that is killed until it ends, or until there are enough
+        kills."""
         run, before = self.home / "killed", self.deaths
         while True:
             already = _half_written(run)
@@ -165,8 +166,8 @@ class _Killer:
         self.say(f"kill {self.deaths} of {kills}{' (inside a save)' if inside else ''}")
 
     def _strike(self, process: subprocess.Popen[bytes], run: Path, already: set[str]) -> bool:
-        """Kill at a drawn moment, or after a drawn number of saves; False where the process ended by
-        itself."""
+        """Kill at a drawn moment, or after a drawn number of saves; False where the process ended
+        by itself."""
         # a save can be too quick to be seen: after some misses the moment is drawn, earlier after
         # each miss
         sightings = self.draw.randrange(1, 4) if self.deaths % 2 == 1 and self.missed < 3 else 0

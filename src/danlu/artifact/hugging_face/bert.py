@@ -77,8 +77,8 @@ class BertParts:
 
 
 def bert_parts(module: nn.Module, options: Options, task: str, where: str) -> BertParts:
-    """The parts of an artifact's encoder. Raises ArtifactError naming the options that BERT does not
-    have."""
+    """The parts of an artifact's encoder. Raises ArtifactError naming the options that BERT does
+    not have."""
     needed = dict(NEEDED)
     if task == "classification":
         needed |= {"pooling": "first", "head": "dense"}
@@ -211,7 +211,8 @@ def _layers(parts: BertParts, task: str) -> dict[str, nn.Module]:
 
 
 def _chosen(weight: Tensor, rows: np.ndarray, missing: float) -> Tensor:
-    """The rows of a tensor in the order of the file's codes; `missing` where danlu has no such code."""
+    """The rows of a tensor in the order of the file's codes; `missing` where danlu has no such
+    code."""
     kept = weight.detach().cpu()[from_array(np.maximum(rows, 0))]
     lost = from_array(rows < 0)
     return kept.masked_fill(lost.reshape(-1, *[1] * (kept.ndim - 1)), missing)

@@ -7,6 +7,6 @@ A part offers
   TRAINS, ROUNDS, NEEDS_STUDENT      optional; whether it trains, whether the model rounds numbers
                                      when it predicts, whether the result is another recipe's model
 
-`_base.Compressor` says what each must do, `_base.Subject` what `compress` works on. A part that finds
-nothing to change raises PartError. Layers with a forward of their own are in danlu/layers/.
+`_base.Compressor` says what each must do, `_base.Subject` what `compress` works on. A part that
+finds nothing to change raises PartError. Layers with a forward of their own are in danlu/layers/.
 """

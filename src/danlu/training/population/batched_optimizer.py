@@ -185,7 +185,8 @@ class _FusedStep:
 
 
 def _dense(gradient: Tensor) -> Tensor:
-    """The gradient in contiguous memory, as a stack's parameters are: a fused kernel relies on it."""
+    """The gradient in contiguous memory, as a stack's parameters are: a fused kernel relies on
+    it."""
     return gradient if gradient.is_contiguous() else gradient.contiguous()
 
 

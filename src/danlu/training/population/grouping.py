@@ -27,8 +27,8 @@ STOPPING_WATCHERS = ("divergence", "early_stopping")
 
 def stack_key(recipe: Recipe) -> str:
     """Equal for recipes that can be trained in one stack: a recipe without what each trial has of
-    its own, which is optimizer and schedule, seed, length, clipping, penalties, label smoothing, and
-    dropout above 0."""
+    its own, which is optimizer and schedule, seed, length, clipping, penalties, label smoothing,
+    and dropout above 0."""
     whole = recipe.as_dict()
     for name in _OWN_SECTIONS:
         whole.pop(name, None)

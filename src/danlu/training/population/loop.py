@@ -209,8 +209,8 @@ class Population:
         return self.setups[self.data_keys[trial.number]]
 
     def _set_losses(self) -> None:
-        """One loss for all trials. Where their label smoothing differs: the loss is linear in it, so
-        it is interpolated between two values."""
+        """One loss for all trials. Where their label smoothing differs: the loss is linear in it,
+        so it is interpolated between two values."""
         first = self.first
         part = first.recipe.loss
         smoothing = [

@@ -162,7 +162,8 @@ class Stack:
         return outputs
 
     def predict(self, inputs: Mapping[str, Tensor], rows: Sequence[int] | None = None) -> Tensor:
-        """Outputs (K, B, ...) in evaluation mode, with the averaged weights where there are some."""
+        """Outputs (K, B, ...) in evaluation mode, with the averaged weights where there are
+        some."""
         was = self.template.training
         self.template.eval()
         try:

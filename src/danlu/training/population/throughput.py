@@ -50,8 +50,8 @@ def measure_throughput(
     """The StackThroughput of trials of one shape, measured with `recipes` (repeated as often as
     needed) in stacks of up to `most`.
 
-    `at_once` stacks will be trained side by side, so each may take one of as many shares of the free
-    memory. `alone` replaces its own measurement."""
+    `at_once` stacks will be trained side by side, so each may take one of as many shares of the
+    free memory. `alone` replaces its own measurement."""
     built = build_training(recipes[0])
     clock = clock_of(built.placement)
     alone = _fastest(built.update, clock) if alone is None else alone
@@ -113,8 +113,8 @@ def seconds_per_update(recipe: Recipe) -> float:
 
 
 def clock_of(placement: Placement) -> Callable[[], float]:
-    """The clock for timing a step: this process's CPU time where one thread does all the work, which
-    other processes do not disturb; else wall time."""
+    """The clock for timing a step: this process's CPU time where one thread does all the work,
+    which other processes do not disturb; else wall time."""
     return (
         time.process_time
         if placement.device.type == "cpu" and placement.threads == 1

@@ -17,6 +17,8 @@ from danlu.reporting.study_data import short, text_of
 MAX_CONTESTANTS = 64
 LEARNING_RATE = "optimizer.learning_rate"
 Among = Mapping[str, Sequence[Any]]
+RecipeSource = Recipe | str | Path | Mapping[str, Any]
+Overrides = Sequence[str] | Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,9 @@ class Contestant:
     searched: bool
 
 
-def contestants(sources: Sequence[Any], among: Among, overrides: Any = ()) -> list[Contestant]:
+def contestants(
+    sources: Sequence[RecipeSource], among: Among, overrides: Overrides = ()
+) -> list[Contestant]:
     """Contestants with different names, in the order of the arguments.
 
     Raises DanluError for fewer than two or more than MAX_CONTESTANTS, RecipeError for a wrong
@@ -74,7 +78,7 @@ def _name(recipe: Recipe, values: Sequence[Any], several: bool) -> str:
     return short(" ".join([recipe.name, *words] if several or not words else words), 60)
 
 
-def _without_search(source: Any, overrides: Any) -> Recipe:
+def _without_search(source: RecipeSource, overrides: Overrides) -> Recipe:
     """The recipe of a source, without its section tune: that may name options which a contestant
     does not have."""
     recipe = source if isinstance(source, Recipe) else recipes.read(source, registry, overrides)

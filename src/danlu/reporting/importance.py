@@ -14,7 +14,7 @@ import contextlib
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from danlu.recipe import Dimension
 from danlu.reporting.axes import OptionAxis
@@ -163,7 +163,9 @@ def _study(
     return study
 
 
-def _distribution(dimension: Dimension, option_axis: OptionAxis) -> Any:
+def _distribution(
+    dimension: Dimension, option_axis: OptionAxis
+) -> optuna.distributions.BaseDistribution:
     from optuna.distributions import CategoricalDistribution, FloatDistribution
 
     if option_axis.choices:
@@ -171,7 +173,7 @@ def _distribution(dimension: Dimension, option_axis: OptionAxis) -> Any:
     return FloatDistribution(dimension.low, dimension.high, log=option_axis.log)
 
 
-def _param(option_axis: OptionAxis, trial: ReportedTrial) -> Any:
+def _param(option_axis: OptionAxis, trial: ReportedTrial) -> float:
     position = option_axis.position(trial)
     assert position is not None
     return int(position) if option_axis.choices else position

@@ -12,6 +12,8 @@ from danlu.reporting.study_data import Bilingual, clean
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
 
 _INK, _DIM, _GRID = "#1c2126", "#5b6670", "#e4e8ec"
 _SERIES_COLOURS = (
@@ -224,7 +226,7 @@ def _clipped(panel: Panel, value: float) -> float:
     return min(max(value, panel.y.low), panel.y.high)
 
 
-def _legend_handle(role: str) -> Any:
+def _legend_handle(role: str) -> Line2D | Patch:
     """The mark that the legend shows for a role."""
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch

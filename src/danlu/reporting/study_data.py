@@ -130,7 +130,7 @@ class StudyData:
         return float(finite[-1]) if finite and trial.state == "pruned" and objective == 0 else None
 
 
-def text_of(value: Any) -> str:
+def text_of(value: object) -> str:
     """The text of a tried value: strings as they are, numbers short, everything else as JSON.
 
     >>> text_of(0.1 + 0.2), text_of([8, 4]), text_of(None)

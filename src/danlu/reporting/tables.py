@@ -76,7 +76,7 @@ def as_parquet(table: dict[str, list[Any]]) -> bytes:
     return sink.getvalue()
 
 
-def csv_cell(value: Any) -> Any:
+def csv_cell(value: object) -> object:
     """A value as CSV holds it: missing ones are empty, and no text is a formula.
 
     >>> csv_cell("=1+1"), csv_cell(None), csv_cell(True)
@@ -102,7 +102,7 @@ def _score(trial: ReportedTrial, objective: int) -> float | None:
     )
 
 
-def _cell(value: Any) -> Any:
+def _cell(value: object) -> object:
     if isinstance(value, str):
         return clean(value)
     return (

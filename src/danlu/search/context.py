@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from danlu.recipe import Tune
 from danlu.system.signals import Interruption
+from danlu.training.loop import Output
 
 if TYPE_CHECKING:
     from danlu.search.study import Study, TrialRecord
@@ -35,7 +36,7 @@ class SearchContext:
     tune: Tune
     interruption: Interruption
     plan: Mapping[str, Any]
-    output: str = "quiet"  # "display" | "lines" | "quiet" | "json"
+    output: Output = "quiet"
     notify: Notify = _ignore
 
 

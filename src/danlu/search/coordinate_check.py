@@ -16,7 +16,7 @@ Source: Yang et al., 2022, arXiv:2203.03466, appendix D.1.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -230,7 +230,7 @@ def _record_activations(module: nn.Module, activations: dict[str, Tensor]) -> It
     """While the context lasts, store the outputs of layers, and the scores of attention, in
     `activations`."""
 
-    def keep(name: str) -> Any:
+    def keep(name: str) -> Callable[..., None]:
         def hear(
             layer: nn.Module, arguments: tuple[Any, ...], options: Mapping[str, Any], output: Any
         ) -> None:

@@ -24,6 +24,7 @@ from danlu.compat.optuna_storage import NewTrial, Parameter, StoredTrial, open_t
 from danlu.errors import MissingExtra, RunError
 from danlu.recipe import Dimension, Space, same_value
 from danlu.system.locks import exclusive
+from danlu.terms import Json
 
 if TYPE_CHECKING:
     from optuna.storages import RDBStorage
@@ -113,7 +114,7 @@ class TrialStorage:
         """The attributes of the study (JSON values), by name."""
         return self.optuna_storage.get_study_user_attrs(self.study_id)
 
-    def set_study_attribute(self, name: str, value: Any) -> None:
+    def set_study_attribute(self, name: str, value: Json) -> None:
         """Store an attribute of the study in place of its old value."""
         self.optuna_storage.set_study_user_attr(self.study_id, name, value)
 

@@ -30,6 +30,7 @@ from danlu import registry
 from danlu.compat.optuna_storage import StoredTrial
 from danlu.errors import RecipeError, RunError, nearest
 from danlu.recipe import Recipe, Space, Tune, as_plain, differences, write_yaml
+from danlu.search.pruners._base import Pruner
 from danlu.search.samplers._base import SamplerFacts
 from danlu.search.storage import TrialStorage
 from danlu.search.suggest import PRUNING, PastTrial, Suggester, import_optuna
@@ -389,7 +390,7 @@ class Study:
         self.seconds_before = float(notes.get("seconds") or 0.0)
         return dict(notes.get("plan") or {})
 
-    def _pruner(self) -> Any:
+    def _pruner(self) -> Pruner | None:
         part = self.tune.pruner
         if part is None or part.name == "none" or len(self.objectives) > 1:
             return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import ModuleType
 from typing import Any
 
 from danlu import registry
@@ -121,7 +122,7 @@ def _is_json(value: Any) -> bool:
     return value is None or isinstance(value, str | int | float | bool | list | dict)
 
 
-def import_optuna() -> Any:
+def import_optuna() -> ModuleType:
     """The library optuna, set to report errors only. Raises MissingExtra."""
     try:
         import optuna

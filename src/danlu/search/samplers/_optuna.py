@@ -180,7 +180,9 @@ class SamplerByNumber(BaseSampler):
         return self.otherwise.sample_independent(study, trial, param_name, param_distribution)
 
 
-def trials_in(study: optuna.Study, states: Sequence[str] = ("COMPLETE",)) -> list[Any]:
+def trials_in(
+    study: optuna.Study, states: Sequence[str] = ("COMPLETE",)
+) -> list[optuna.trial.FrozenTrial]:
     """The study's trials in one of these states, by number, not copied."""
     wanted = tuple(optuna.trial.TrialState[state] for state in states)
     return study.get_trials(deepcopy=False, states=wanted)

@@ -19,6 +19,8 @@ from pydantic import Field
 from danlu.recipe import Options, Space
 
 if TYPE_CHECKING:
+    from cmaes import CMA
+    from optuna import Study
     from optuna.samplers import BaseSampler
 
 SEVERAL = False  # one objective
@@ -66,7 +68,7 @@ def build(
     idle = [0.5] if len(ranges) == 1 else []  # the algorithm is defined from two dimensions on
     sign = -1.0 if directions[0] == "higher" else 1.0
 
-    def evolved(study: Any) -> Any:
+    def evolved(study: Study) -> CMA:
         """The state of the search after all whole generations."""
         from cmaes import CMA
 
@@ -99,7 +101,7 @@ def build(
             )
         return search
 
-    def choose(study: Any, number: int) -> Mapping[str, Any]:
+    def choose(study: Study, number: int) -> Mapping[str, Any]:
         search = evolved(study)
         search.reseed_rng(seed % 2**32)
         shares = np.clip(search.ask(), 0.0, np.nextafter(1.0, 0.0))

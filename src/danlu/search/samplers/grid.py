@@ -17,6 +17,7 @@ from pydantic import Field
 from danlu.recipe import Dimension, Options, Space
 
 if TYPE_CHECKING:
+    from optuna import Study
     from optuna.samplers import BaseSampler
 
 _MAX_POINTS = 1_000_000  # combinations
@@ -120,7 +121,7 @@ def build(
 
     from danlu.search.samplers._optuna import SamplerByNumber
 
-    def choose(study: Any, number: int) -> Mapping[str, Any]:
+    def choose(study: Study, number: int) -> Mapping[str, Any]:
         count = size(config, space)
         index = number % count
         if config.shuffle:

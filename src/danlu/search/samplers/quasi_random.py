@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from danlu.recipe import Options, Space
 
 if TYPE_CHECKING:
+    from optuna import Study
     from optuna.samplers import BaseSampler
 
 
@@ -35,7 +36,7 @@ def build(
 
     from danlu.search.samplers._optuna import SamplerByNumber, value_at
 
-    def choose(study: Any, number: int) -> Mapping[str, Any]:
+    def choose(study: Study, number: int) -> Mapping[str, Any]:
         sequence = qmc.Sobol(d=len(space), scramble=True, rng=np.random.default_rng(study_seed))
         point = sequence.fast_forward(number).random(1)[0] if number else sequence.random(1)[0]
         values: dict[str, Any] = {}

@@ -79,7 +79,8 @@ def tune_at_width(
     (TrainingStopped) where the coordinate check fails.
 
     >>> import danlu
-    >>> recipe = {"task": "classification", "model": {"name": "mlp", "hidden": [16]}, "train": {"steps": 2},
+    >>> recipe = {"task": "classification", "model": {"name": "mlp", "hidden": [16]},
+    ...           "train": {"steps": 2},
     ...           "data": {"source": {"name": "sklearn", "set": "iris"}, "target": "target"}}
     >>> recipe["tune"] = {"space": {"optimizer.learning_rate": [0.01, 0.1]}, "sampler": "random",
     ...                   "trials": 2, "on": "one_by_one"}

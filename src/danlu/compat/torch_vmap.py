@@ -14,6 +14,7 @@ torch's own operators, which give the same numbers."""
 
 # pyright: reportPrivateUsage=false, reportAttributeAccessIssue=false, reportUnknownMemberType=false
 # pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportOptionalMemberAccess=false, reportOptionalCall=false
 
 from __future__ import annotations
 
@@ -58,7 +59,7 @@ class ModelsTensor(NamedTuple):
 
     tensor: Tensor
     axis: int | None
-    count: int
+    count: int  # pyright: ignore[reportIncompatibleMethodOverride]
 
     def stacked(self) -> Tensor:
         """(K, ...); a view where all models share it."""

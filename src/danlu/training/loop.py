@@ -107,7 +107,7 @@ class Training:
         self.recipe = recipe
         self.folder = folder
         self.interruption = interruption
-        self.output = output
+        self.output: Output = output
         self.resolved = folder.resolved()
         self.setup = build_training(
             recipe,

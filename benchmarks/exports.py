@@ -51,7 +51,7 @@ def unseen(name: str, folder: Path) -> str | None:
     families.write_recordings = lambda where: recordings(where, 260)
     try:
         counts = {"tagging": 300, "translation": 300, "instructions": 12}
-        made = ALL[name](folder, counts[name]) if name in counts else ALL[name](folder)  # type: ignore[call-arg]
+        exported = ALL[name](folder, counts[name]) if name in counts else ALL[name](folder)  # type: ignore[call-arg]
     finally:
         families.text_table, families.write_text, families.write_recordings, families.draw = (
             text_table,
@@ -59,7 +59,7 @@ def unseen(name: str, folder: Path) -> str | None:
             recordings,
             draw,
         )
-    source = made["data"]["source"]
+    source = exported["data"]["source"]
     return source if isinstance(source, str) else source.get("path")
 
 
@@ -96,17 +96,17 @@ def main() -> None:
     )
     parser.add_argument("families", nargs="*", choices=[*ALL, []], help="Only these.")
     parser.add_argument("--out", help="A Markdown file that takes the table as well.")
-    asked = parser.parse_args()
+    arguments = parser.parse_args()
     lines = [
         "| family | rows | largest difference | graph, kB | export and proof, s | |",
         "|---|---|---|---|---|---|",
     ]
     with tempfile.TemporaryDirectory() as home:
-        for name in asked.families or ALL:
+        for name in arguments.families or ALL:
             lines.append(measured(name, Path(home)))
             print("\n".join(lines[-1:] if len(lines) > 3 else lines), flush=True)
-            if asked.out:
-                Path(asked.out).write_text("\n".join(lines) + "\n", "utf-8")
+            if arguments.out:
+                Path(arguments.out).write_text("\n".join(lines) + "\n", "utf-8")
 
 
 if __name__ == "__main__":

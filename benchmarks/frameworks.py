@@ -142,12 +142,13 @@ def find_python(version: str) -> str | None:
         shutil.which(f"python{version}"),
         *sorted(map(str, Path.home().glob(f".pyenv/versions/{version}.*/bin/python"))),
     ]
-    for each in candidates:
+    for candidate in candidates:
         if (
-            each
-            and subprocess.run([each, "-c", ""], capture_output=True, check=False).returncode == 0
+            candidate
+            and subprocess.run([candidate, "-c", ""], capture_output=True, check=False).returncode
+            == 0
         ):
-            return each
+            return candidate
     return None
 
 
@@ -196,7 +197,7 @@ def hand_over(network: str, folder: Path, most: int | None) -> tuple[dict[str, A
     pixels, labels = np.asarray(data.examples.inputs[image]), np.asarray(data.examples.target)
     tests = data.splits["test"]
     rows, place = np.unique(order, return_inverse=True)
-    layers = [each for each in module.modules() if isinstance(each, nn.Linear | nn.Conv2d)]
+    layers = [spec for spec in module.modules() if isinstance(spec, nn.Linear | nn.Conv2d)]
     weights = [tensor.detach().numpy() for layer in layers for tensor in (layer.weight, layer.bias)]
     with torch.inference_mode():
         wanted = module.eval()(
@@ -205,13 +206,13 @@ def hand_over(network: str, folder: Path, most: int | None) -> tuple[dict[str, A
     to_keras(module, described, lambda keras, outputs: outputs).save(folder / "model.keras")
     np.savez(
         folder / "given.npz", rows=pixels[rows], labels=labels[rows], order=place, test_rows=pixels[tests], test_labels=labels[tests],
-        wanted=wanted, **{f"weight_{number}": each for number, each in enumerate(weights)},
+        wanted=wanted, **{f"weight_{number}": spec for number, spec in enumerate(weights)},
     )  # fmt: skip
-    about = {
+    description = {
         "network": network, "batch_size": BATCH, "learning_rate": RATE, "momentum": MOMENTUM, "weights": len(weights),
         "mean": float(described[image].mean[0]), "std": float(described[image].std[0]),
     }  # fmt: skip
-    (folder / "given.json").write_text(json.dumps(about))
+    (folder / "given.json").write_text(json.dumps(description))
     module.train()
     began, worked = time.perf_counter(), time.process_time()
     for step in range(steps):
@@ -273,29 +274,27 @@ def report(result: dict[str, Any]) -> str:
         "| network | framework | outputs differ by | test accuracy | epoch, processor seconds | on the wall | before it (compiling) | versions |"
     ]
     lines += ["|---|---|---:|---:|---:|---:|---:|---|"]
-    for each in result["runs"]:
+    for row in result["runs"]:
         said = (
-            "PyTorch (danlu)"
-            if each["framework"] == "danlu"
-            else FRAMEWORKS[each["framework"]].said
+            "PyTorch (danlu)" if row["framework"] == "danlu" else FRAMEWORKS[row["framework"]].said
         )
-        if "skipped" in each:
-            lines.append(f"| {each['network']} | {said} | | | | | | skipped: {each['skipped']} |")
+        if "skipped" in row:
+            lines.append(f"| {row['network']} | {said} | | | | | | skipped: {row['skipped']} |")
             continue
         differs = (
             "0"
-            if each["framework"] == "danlu"
-            else f"{each['difference']:.1e}{'' if each['difference'] <= ALLOWED else ' (TOO FAR)'}"
+            if row["framework"] == "danlu"
+            else f"{row['difference']:.1e}{'' if row['difference'] <= ALLOWED else ' (TOO FAR)'}"
         )
         cells = [
             differs,
-            f"{each['accuracy']:.4f}",
-            f"{each['processor']:.1f}",
-            f"{each['seconds']:.1f}",
-            f"{each['warm']:.1f}",
-            each["versions"],
+            f"{row['accuracy']:.4f}",
+            f"{row['processor']:.1f}",
+            f"{row['seconds']:.1f}",
+            f"{row['warm']:.1f}",
+            row["versions"],
         ]
-        lines.append(f"| {each['network']} | {said} | {' | '.join(cells)} |")
+        lines.append(f"| {row['network']} | {said} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

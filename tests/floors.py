@@ -75,7 +75,7 @@ INSIDE: Mapping[str, tuple[str, ...]] = {
         "__init__ activations averaging dropout embedding_size forecasting generation keras "
         "normalization parametrization pooling selection tensors",
         "attention audio pretrained quantization recurrent",
-        "peft transformer",
+        "transformer",
         "vision",
         "text",
         "tabular",
@@ -142,9 +142,9 @@ INSIDE: Mapping[str, tuple[str, ...]] = {
         "__init__",
     ),
     "training": (
-        "__init__ evaluation finetuning nan_rows pretrained_weights progressive_resizing "
+        "__init__ evaluation lora nan_rows pretrained_weights progressive_resizing "
         "run_folder state verify_resume",
-        "checkpoint step",
+        "checkpoint finetuning step",
         "setup",
         "loop population",
         "cross_validation learning_rate_range",

@@ -12,7 +12,6 @@ import danlu
 import tiny_checkpoints as tiny
 from danlu import registry
 from danlu.errors import RunError
-from danlu.layers.peft.lora import LoraLinear, quantize_base
 from danlu.layers.quantization.nf4 import (
     NF4,
     FrozenQuantizedLinear,
@@ -23,6 +22,7 @@ from danlu.layers.tensors import unique_tensors
 from danlu.recipe import FineTune, read
 from danlu.system.placement import forward_flops
 from danlu.training.finetuning import merge_adapters, prepare_finetuning
+from danlu.training.lora import LoraLinear, quantize_base
 from danlu.training.setup import build_training
 
 KINDS = ["nf4", "int8"]

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from danlu.recipe import Train
-from danlu.system.placement import decide_auto, placement_for, forward_flops
+from danlu.system.placement import decide_auto, forward_flops, placement_for
 
 
 class Net(nn.Module):

@@ -17,9 +17,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from danlu.errors import RunError
-from danlu.layers.peft.lora import adaptable_layers, add_lora, merge_lora, quantize_base
 from danlu.layers.quantization.nf4 import parameter_count, quantized_bytes
 from danlu.recipe import FineTune
+from danlu.training.lora import adaptable_layers, add_lora, merge_lora, quantize_base
 
 _LISTED = 12
 

@@ -14,9 +14,9 @@ import danlu
 from danlu import registry
 from danlu.errors import RunError
 from danlu.layers.dropout import Dropout
-from danlu.layers.peft.lora import LoraLinear, adaptable_layers, add_lora, merge_lora
 from danlu.recipe import FineTune, read
 from danlu.training.finetuning import learning_rate_shares, prepare_finetuning, split_by_rate
+from danlu.training.lora import LoraLinear, adaptable_layers, add_lora, merge_lora
 from danlu.training.setup import build_training
 
 # 1e-5: x W' + x A' B' and x (W + B A)' are the same sum of float32 products in another order

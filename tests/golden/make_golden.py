@@ -1,6 +1,6 @@
 """Writes the golden folder anew, as the danlu that is installed (or on PYTHONPATH) makes it.
 
-    python tests/golden/make.py
+    python tests/golden/make_golden.py
 
 Run it with the code that later code is to be compared with, on a machine that is not busy with
 anything else. It takes about two minutes, and needs the extras tune, onnx, text and crypto.

@@ -1,1 +1,0 @@
-"""Parameter-efficient fine-tuning."""

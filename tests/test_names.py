@@ -10,7 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 HOME = Path(__file__).resolve().parents[1] / "src" / "danlu"
-EMPTY_WORDS = frozenset("each found said told asked made given held known about place".split())
+EMPTY_WORDS = frozenset(
+    ["each", "found", "said", "told", "asked", "made", "given", "held", "known", "about", "place"]
+)
 MOST = 0.01  # of all names
 
 

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from danlu.parts.watchers._base import RunInfo, Watcher
     from danlu.recipe import ColumnOptions, Options, Part, Space
     from danlu.search.pruners._base import Pruner
+    from danlu.search.samplers._base import SamplerFacts
     from danlu.terms import Column, InputSpec, OutputSpec, Table
 
 _HOME = Path(__file__).parent
@@ -236,6 +237,11 @@ def weights_of(part: Part) -> str | None:
 def optimizer_facts(name: str) -> OptimizerFacts:
     """The update rule of an optimizer, and what it says of its updates."""
     return read_facts(contract("optimizers").OptimizerFacts, "optimizers", name)
+
+
+def sampler_facts(name: str) -> SamplerFacts:
+    """What a sampler of studies says of itself."""
+    return read_facts(contract("samplers").SamplerFacts, "samplers", name)
 
 
 def augmentation_facts(name: str) -> AugmentationFacts:
@@ -525,6 +531,7 @@ __all__ = [
     "read_facts",
     "recommended",
     "restore_task",
+    "sampler_facts",
     "shelves",
     "source",
     "source_for",

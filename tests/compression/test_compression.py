@@ -354,7 +354,7 @@ def test_steps_are_read_as_a_command_line_writes_them(tmp_path: Path) -> None:
         recipes.parse_compressors(["prune:share=2"], registry)
     with pytest.raises(RecipeError, match="int8_static"):
         recipes.parse_compressors(["int8_statc"], registry)
-    with pytest.raises(RecipeError, match="no KEY=VALUE"):
+    with pytest.raises(RecipeError, match="is not KEY=VALUE"):
         recipes.parse_compressors(["prune:share"], registry)
 
 

@@ -338,7 +338,7 @@ def test_logits_of_a_teacher_whose_vocabulary_was_learnt_from_other_rows_teach_n
     )  # nothing but the words that the codes stand for
     assert mine.task.state() != other.task.state()
     step = {"name": "distil", "model": {"width": 16}, "epochs": 0.5, "teacher": str(other.path)}
-    with pytest.raises(PartError, match="in prepared in another way"):
+    with pytest.raises(PartError, match="are prepared in another way"):
         danlu.compress(mine, [step], tmp_path / "out")
 
 

@@ -1,1 +1,3 @@
-"""What is private in other libraries (torch, Optuna, uvicorn): one file a library, each entry beside a public fallback and a test of both."""
+"""Uses of private names of other libraries (torch, Optuna, uvicorn), one file per library.
+
+Each entry has a public fallback and a test of both."""

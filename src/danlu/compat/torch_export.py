@@ -1,4 +1,6 @@
-"""Whether a forward pass is being captured as a graph (torch.export) instead of run: no number can be looked at then."""
+"""Whether a forward pass is being captured as a graph (torch.export) instead of run.
+
+While it is captured, no value of a tensor can be read."""
 
 from __future__ import annotations
 

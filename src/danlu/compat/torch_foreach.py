@@ -1,4 +1,6 @@
-"""One operator over many tensors in one call: torch's kernels for lists of tensors (torch._foreach_*), which its optimizers use.
+"""One operator over many tensors in one call: torch's kernels for lists of tensors.
+
+These are torch._foreach_*, which torch's optimizers use.
 
 They are private to torch. Where a version lacks one, the same is done tensor by tensor, to the same
 bits (tests/compat/test_torch_foreach.py); for a small model that takes several times as long.

@@ -106,8 +106,9 @@ def _kernel(optimizer: Optimizer, group: dict[str, Any]) -> _KernelCall | None:
         def adam(gradients: list[Tensor]) -> None:
             torch._foreach_add_(steps, 1)
             kernel(
-                parameters, gradients, means, squares, [], steps, lr=group["lr"], beta1=beta1, beta2=beta2,
-                weight_decay=group["weight_decay"], eps=group["eps"], amsgrad=False, maximize=False,
+                parameters, gradients, means, squares, [], steps,
+                lr=group["lr"], beta1=beta1, beta2=beta2, weight_decay=group["weight_decay"],
+                eps=group["eps"], amsgrad=False, maximize=False,
             )  # fmt: skip
 
         return adam
@@ -116,8 +117,9 @@ def _kernel(optimizer: Optimizer, group: dict[str, Any]) -> _KernelCall | None:
 
         def momentum(gradients: list[Tensor]) -> None:
             torch._fused_sgd_(
-                parameters, gradients, sums, weight_decay=group["weight_decay"], momentum=group["momentum"], lr=group["lr"],
-                dampening=group["dampening"], nesterov=group["nesterov"], maximize=False, is_first_step=False,
+                parameters, gradients, sums, weight_decay=group["weight_decay"],
+                momentum=group["momentum"], lr=group["lr"], dampening=group["dampening"],
+                nesterov=group["nesterov"], maximize=False, is_first_step=False,
             )  # fmt: skip
 
         return momentum

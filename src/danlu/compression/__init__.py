@@ -1,1 +1,3 @@
-"""A smaller form of an artifact, measured: compress.py applies compressors, distillation.py teaches a student."""
+"""A smaller form of an artifact, with its scores measured again.
+
+compress.py applies compressors, distillation.py teaches a student."""

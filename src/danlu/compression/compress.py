@@ -1,4 +1,6 @@
-"""A smaller, faster form of an artifact: compressed step by step, scored again, and released only if its scores stay within a limit.
+"""A smaller, faster form of an artifact: compressed step by step, then scored again.
+
+It is released only if its scores stay within a limit.
 
 The order of this file is the order of events: the artifact and the rows it was trained on, each
 compressor in turn, the result written, read back and compared, the scores and costs of both, the
@@ -412,10 +414,10 @@ def compress(
         report = _compressed(contents, parts, folder, score, output)
         if max_drop is not None and report.drop > max_drop:
             raise DanluError(
-                f"{report.metric} on the {report.split} split gets worse by {report.drop:.4g} (from "
-                f"{report.before['scores'][report.metric]:.4g} to "
-                f"{report.after['scores'][report.metric]:.4g}), and at most {max_drop:g} is allowed; "
-                "nothing is kept.",
+                f"{report.metric} on the {report.split} split gets worse by {report.drop:.4g} "
+                f"(from {report.before['scores'][report.metric]:.4g} to "
+                f"{report.after['scores'][report.metric]:.4g}), and at most {max_drop:g} is "
+                "allowed; nothing is kept.",
                 hint="use a milder compressor, train longer, or allow more with --max-drop",
             )
         rename_folder(folder / "candidate", path)

@@ -1,4 +1,6 @@
-"""Distillation set up: the student's recipe, the teacher, and the loss between them (compressors/distil.py)."""
+"""The parts of a distillation: the student's recipe, the teacher, and the loss between them.
+
+compressors/distil.py trains with them."""
 
 # torch leaves the types of some of its methods open.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
@@ -57,7 +59,8 @@ def student_recipe(config: DistilOptions, recipe: Recipe) -> Recipe:
     student = recipes.read(config.student, registry)
     if (student.task.name, student.data.targets) != (recipe.task.name, recipe.data.targets):
         raise DanluError(
-            f"the student's recipe is of {student.task.name} of {', '.join(student.data.targets) or 'nothing'}, and the artifact of "
+            f"the student's recipe is of {student.task.name} of "
+            f"{', '.join(student.data.targets) or 'nothing'}, and the artifact of "
             f"{recipe.task.name} of {', '.join(recipe.data.targets) or 'nothing'}.",
             where=config.student,
             hint="give both the same task and target",
@@ -128,8 +131,8 @@ def _checkpoint(path: Path, contents: Contents) -> Contents:
     if start is None or start.fresh:
         fresh = ", ".join(start.fresh[:3]) if start is not None else "all of it"
         raise ArtifactError(
-            f"this checkpoint has no head for this task ({fresh} would be initialized at random), so "
-            "it has nothing to teach.",
+            f"this checkpoint has no head for this task ({fresh} would be initialized at random), "
+            "so it has nothing to teach.",
             where=str(path),
             hint="train it first (model: {name: pretrained, path: ...}), and name that artifact as "
             "the teacher",

@@ -1,4 +1,6 @@
-"""The loss of knowledge distillation: a student's outputs, hidden states and attention are compared with a larger model's.
+"""The loss of knowledge distillation.
+
+It compares a student's outputs, hidden states and attention with those of a larger model.
 
     loss = (1 - w) own loss + w soft loss + hidden + attention
     soft of classes      T^2 KL(softmax(teacher / T) || softmax(student / T))

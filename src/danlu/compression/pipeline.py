@@ -1,4 +1,6 @@
-"""A whole recipe: training, then its section compress. The run folder gets artifact/ as trained and artifact-compressed/.
+"""A whole recipe: training, then its section compress.
+
+The run folder gets artifact/ as trained and artifact-compressed/.
 
 The section does not affect the training: a finished run is compressed without being trained again,
 also by other steps."""

@@ -58,7 +58,8 @@ class TeacherTexts:
     """replace_data(data) -> the data with the teacher's texts in its training rows
     (danlu.training.setup.TrainingOverrides).
 
-    folder   where texts are kept, in a folder named by `digest` (a hash of the teacher) and the rows
+    folder   where texts are kept, in a folder named by `digest` (a hash of the teacher) and the
+             rows
     train    the device that the teacher runs on
     say      called with a line of progress
     notes    gets a sentence about the result
@@ -79,9 +80,10 @@ class TeacherTexts:
         self.train, self.say, self.notes = train, say, notes
         if not isinstance(task, RewritesTexts):
             raise PartError(
-                f"distil.sequences learns from what a teacher writes in answer to a row, and {teacher.recipe.task.name} has no row "
-                "that is answered with a text.",
-                hint="it is for sequence_to_sequence and instruction_tuning; leave it out, and the student learns from logits (weight)",
+                "distil.sequences learns from what a teacher writes in answer to a row, and "
+                f"{teacher.recipe.task.name} has no row that is answered with a text.",
+                hint="it is for sequence_to_sequence and instruction_tuning; leave it out, and the "
+                "student learns from logits (weight)",
             )
         self.task = task
 
@@ -127,7 +129,8 @@ class TeacherTexts:
                 texts = self._written(rows, train[piece])
                 replace_file(path, with_checksum({"texts": texts}))
                 self.say(
-                    f"the teacher has written {min((number + 1) * KEPT, len(train)):,} of {len(train):,} texts"
+                    f"the teacher has written {min((number + 1) * KEPT, len(train)):,} of "
+                    f"{len(train):,} texts"
                 )
             for index, text in zip(piece.tolist(), texts, strict=True):
                 texts_by_row[index] = text

@@ -35,7 +35,7 @@ from danlu.errors import DataError
 from danlu.reading.files import check_file, unreadable_file_error
 from danlu.recipe import ColumnOptions, Part
 from danlu.system import atomic_files
-from danlu.terms import KINDS, Column, Table
+from danlu.terms import KINDS, Column, Json, Table
 
 if TYPE_CHECKING:
     from danlu.parts.sources._base import Source
@@ -101,7 +101,7 @@ def load_table(
     )
 
 
-def cached_column(key: Mapping[str, Any], make: Callable[[], Column]) -> Column:
+def cached_column(key: Mapping[str, Json], make: Callable[[], Column]) -> Column:
     """The column that `make()` returns, memory-mapped; from the second time on it is read from disk
     and `make` is not called.
 

@@ -9,7 +9,7 @@ import importlib.metadata
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Required, TypedDict, cast
 
 import numpy as np
 
@@ -31,6 +31,58 @@ INPUT_OF_KIND = {
 DEFAULT_TRANSFORM = {"image": "scale_pixels", "sequence": "vocabulary", "audio": "log_mel"}
 RESULTS = 1  # increased when a transform's result changes, so that cached columns are computed anew
 MOST_LISTED = 1000  # categories that are written into the schema
+
+
+class ColumnSchema(TypedDict, total=False):
+    """What a row to predict must hold in a column; JSON values.
+
+    kind                 the kind of column
+    shape                image: [height, width, channels]
+    width, names         a wide number column, frames: how many numbers a row or frame holds, and
+                         their names
+    minimum, maximum     number: the range of the training rows
+    categories           category: those of the training rows, sorted; absent where there are many
+    rate                 audio: samples per second"""
+
+    kind: Required[Kind]
+    shape: list[int]
+    width: int
+    names: list[str]
+    minimum: float
+    maximum: float
+    categories: list[str]
+    rate: int
+
+
+class _Sizes(TypedDict):
+    """The sizes in a schema; each is read only for the kinds that have it."""
+
+    shape: list[int]
+    width: int
+    rate: int
+
+
+class _ArrayForm(TypedDict):
+    shape: list[int]
+    dtype: str
+
+
+class _StoredStep(TypedDict):
+    part: dict[str, Any]
+    state: dict[str, Any]
+    arrays: dict[str, _ArrayForm]
+
+
+class _StoredPipeline(TypedDict, total=False):
+    """The JSON values of `ColumnPipeline.state`; the last two only where the length counts."""
+
+    name: Required[str]
+    to: Required[str]
+    names: Required[list[str]]
+    cardinality: Required[int]
+    steps: Required[list[_StoredStep]]
+    cardinalities: list[int]
+    longest: int
 
 
 @dataclass(frozen=True)
@@ -60,7 +112,7 @@ class ColumnPipeline:
             column = _apply(part, state, column)
         return column
 
-    def probe(self, count: int, schema: Mapping[str, Any]) -> Column:
+    def probe(self, count: int, schema: Mapping[str, object]) -> Column:
         """The result of the first `count` steps for three sample rows of the column's schema."""
         return ColumnPipeline(self.name, self.steps[:count], self.input_kind).run(
             probe_rows(self.name, schema)
@@ -94,10 +146,10 @@ class ColumnPipeline:
         }
         return atomic_files.sha256(json.dumps(contents, sort_keys=True).encode())
 
-    def state(self, prefix: str, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
+    def state(self, prefix: str, arrays: dict[str, np.ndarray]) -> dict[str, object]:
         """The pipeline as JSON values, from which `restore_pipeline` builds an equal one. Arrays
         are put into `arrays`, under names that begin with `prefix`."""
-        steps: list[dict[str, Any]] = []
+        steps: list[_StoredStep] = []
         for number, (part, state) in enumerate(self.steps):
             learnt: dict[str, np.ndarray] = {
                 key: value for key, value in state.items() if isinstance(value, np.ndarray)
@@ -113,7 +165,7 @@ class ColumnPipeline:
                     },
                 }
             )
-        result: dict[str, Any] = {
+        result: dict[str, object] = {
             "name": self.name,
             "to": self.input_kind,
             "names": list(self.names),
@@ -287,32 +339,30 @@ def _frame_names(column: Column) -> tuple[str, ...]:
     )
 
 
-def column_schema(column: Column) -> dict[str, Any]:
+def column_schema(column: Column) -> ColumnSchema:
     """What a row to predict must hold in a column, from its training rows; JSON values.
 
     >>> column_schema(Column("x", "number", np.array([1.0, 3.0])))
     {'kind': 'number', 'minimum': 1.0, 'maximum': 3.0}
     """
-    schema: dict[str, Any] = {"kind": column.kind}
+    schema: ColumnSchema = {"kind": column.kind}
     if column.kind == "image":
         schema["shape"] = [int(size) for size in column.values.shape[1:]]
     elif column.kind == "number" and column.values.ndim == 2:
-        schema |= {
-            "width": int(column.values.shape[1]),
-            "names": list(matrix.feature_names(column)),
-        }
+        schema["width"] = int(column.values.shape[1])
+        schema["names"] = list(matrix.feature_names(column))
     elif column.kind == "number":
         finite = column.values[np.isfinite(column.values)]
-        schema |= (
-            {"minimum": float(finite.min()), "maximum": float(finite.max())} if len(finite) else {}
-        )
+        if len(finite):
+            schema["minimum"], schema["maximum"] = float(finite.min()), float(finite.max())
     elif column.kind == "category":
         codes: list[int] = np.unique(column.values[column.values >= 0]).tolist()
         seen = [column.categories[code] for code in codes]
         if len(seen) <= MOST_LISTED:
             schema["categories"] = sorted(seen)
     elif column.kind == "frames":
-        schema |= {"width": int(column.values.shape[1]), "names": list(_frame_names(column))}
+        schema["width"] = int(column.values.shape[1])
+        schema["names"] = list(_frame_names(column))
     elif column.kind == "audio":
         schema["rate"] = column.rate
     return schema
@@ -340,15 +390,16 @@ def require(holds: bool, otherwise: str) -> None:
         raise damaged_error(otherwise)
 
 
-def checked_schema(schema: Mapping[str, Any]) -> dict[str, Any]:
+def checked_schema(schema: Mapping[str, object]) -> ColumnSchema:
     """A column's stored schema with plausible sizes; ArtifactError otherwise.
 
     >>> checked_schema({"kind": "number", "width": 3})
     {'kind': 'number', 'width': 3}
     """
     require(schema["kind"] in KINDS, f"{schema['kind']!r} is no kind of column")
+    sizes = cast("_Sizes", schema)
     if schema["kind"] == "image":
-        shape = schema["shape"]
+        shape = sizes["shape"]
         require(
             len(shape) == 3 and all(type(size) is int and 0 < size < 2**16 for size in shape),
             f"{shape!r} is no shape of images",
@@ -356,20 +407,20 @@ def checked_schema(schema: Mapping[str, Any]) -> dict[str, Any]:
         require(shape[0] * shape[1] * shape[2] < 2**28, f"{shape!r} is too large for images")
     if "width" in schema:
         require(
-            type(schema["width"]) is int and 0 < schema["width"] < 2**22,
+            type(sizes["width"]) is int and 0 < sizes["width"] < 2**22,
             f"{schema['width']!r} is no width",
         )
     if "rate" in schema:
         require(
-            type(schema["rate"]) is int and 0 < schema["rate"] < 2**24,
+            type(sizes["rate"]) is int and 0 < sizes["rate"] < 2**24,
             f"{schema['rate']!r} is no sampling rate",
         )
-    return dict(schema)
+    return cast("ColumnSchema", dict(schema))
 
 
 def restore_pipeline(
-    state: Mapping[str, Any],
-    schema: Mapping[str, Any],
+    state: Mapping[str, object],
+    schema: Mapping[str, object],
     prefix: str,
     arrays: Mapping[str, np.ndarray],
     *,
@@ -380,8 +431,9 @@ def restore_pipeline(
     `begun`: the state holds only the first steps of a pipeline, which need not end in an input. The
     pipeline is run on three sample rows of the column's `schema`. ArtifactError where an array or
     the result is not as the state says; other errors where the state has another form."""
+    stored = cast("_StoredPipeline", state)
     steps: list[tuple[Part, dict[str, Any]]] = []
-    for number, step in enumerate(state["steps"]):
+    for number, step in enumerate(stored["steps"]):
         options = {key: value for key, value in step["part"].items() if key != "name"}
         config: type[Options] = registry.config("transforms", step["part"]["name"])
         step_state = dict(step["state"])
@@ -389,25 +441,25 @@ def restore_pipeline(
             step_state[key] = _checked_array(
                 arrays[f"{prefix}{number}.{key}"],
                 form,
-                f"the array {key} of column {state['name']}",
+                f"the array {key} of column {stored['name']}",
             )
         steps.append((Part(step["part"]["name"], config.model_validate(options)), step_state))
     require(
-        state["to"] in INPUT_OF_KIND.values() and type(state["cardinality"]) is int,
-        f"column {state['name']} leads nowhere",
+        stored["to"] in INPUT_OF_KIND.values() and type(stored["cardinality"]) is int,
+        f"column {stored['name']} leads nowhere",
     )
-    names = tuple(str(name) for name in state["names"])
-    cardinalities, longest = state.get("cardinalities", []), state.get("longest", 0)
+    names = tuple(str(name) for name in stored["names"])
+    cardinalities, longest = stored.get("cardinalities", []), stored.get("longest", 0)
     require(
         all(type(size) is int and 0 < size < 2**31 for size in [*cardinalities, longest + 1]),
-        f"column {state['name']} has no sizes",
+        f"column {stored['name']} has no sizes",
     )
     pipeline = ColumnPipeline(
-        str(state["name"]),
+        str(stored["name"]),
         tuple(steps),
-        state["to"],
+        stored["to"],
         names,
-        state["cardinality"],
+        stored["cardinality"],
         tuple(cardinalities),
         longest,
     )
@@ -421,7 +473,7 @@ def restore_pipeline(
     return pipeline
 
 
-def _checked_array(array: np.ndarray, form: Mapping[str, Any], called: str) -> np.ndarray:
+def _checked_array(array: np.ndarray, form: _ArrayForm, called: str) -> np.ndarray:
     agrees = (
         list(array.shape) == form["shape"]
         and str(array.dtype) == form["dtype"]
@@ -432,7 +484,7 @@ def _checked_array(array: np.ndarray, form: Mapping[str, Any], called: str) -> n
     return array
 
 
-def _try_out(pipeline: ColumnPipeline, schema: Mapping[str, Any]) -> None:
+def _try_out(pipeline: ColumnPipeline, schema: Mapping[str, object]) -> None:
     """Runs a pipeline on three sample rows; ArtifactError unless the result is as its state
     says."""
     result = pipeline.run(probe_rows(pipeline.name, schema))
@@ -467,22 +519,23 @@ def _try_out(pipeline: ColumnPipeline, schema: Mapping[str, Any]) -> None:
     if pipeline.input_kind == "image":
         mean, std = pipeline.pixels["mean"], pipeline.pixels["std"]
         numbers = all(type(number) is float and np.isfinite(number) for number in [*mean, *std])
-        fits = {len(mean), len(std)} <= {1, schema["shape"][2]}
+        fits = {len(mean), len(std)} <= {1, cast("_Sizes", schema)["shape"][2]}
         require(
             numbers and fits and min(std) > 0,
             f"the scale of the pixels of column {pipeline.name} is no scale",
         )
 
 
-def probe_rows(name: str, schema: Mapping[str, Any]) -> Column:
+def probe_rows(name: str, schema: Mapping[str, object]) -> Column:
     """Three sample rows of a column with this schema, the first of them missing (where it can be).
 
     >>> probe_rows("x", {"kind": "number"}).values.tolist()
     [nan, 0.0, 1.0]
     """
-    kind: Kind = schema["kind"]
+    described, sizes = cast("ColumnSchema", schema), cast("_Sizes", schema)
+    kind = described["kind"]
     if kind == "image":
-        return Column(name, kind, np.zeros((3, *schema["shape"]), dtype=np.uint8))
+        return Column(name, kind, np.zeros((3, *sizes["shape"]), dtype=np.uint8))
     if kind == "text":
         lost = np.array([True, False, False])
         return Column(
@@ -494,8 +547,8 @@ def probe_rows(name: str, schema: Mapping[str, Any]) -> Column:
         )
     if kind == "number":
         values = np.array([np.nan, 0, 1])
-        wide = np.repeat(values[:, None], schema["width"], axis=1) if "width" in schema else values
-        return Column(name, kind, wide, names=tuple(schema.get("names", ())))
+        wide = np.repeat(values[:, None], sizes["width"], axis=1) if "width" in schema else values
+        return Column(name, kind, wide, names=tuple(described.get("names", ())))
     if kind == "datetime":
         return Column(name, kind, np.array([MISSING_DATETIME, 0, 1], dtype=np.int64))
     if kind == "boolean":
@@ -503,7 +556,7 @@ def probe_rows(name: str, schema: Mapping[str, Any]) -> Column:
     if kind in ("sequence", "frames", "audio"):
         return _a_few_ragged(name, schema)
     categories = (
-        *schema.get("categories", ())[:1],
+        *described.get("categories", ())[:1],
         "\0",
     )  # a category of training where there is one, and one that is surely unknown
     return Column(
@@ -511,9 +564,10 @@ def probe_rows(name: str, schema: Mapping[str, Any]) -> Column:
     )
 
 
-def _a_few_ragged(name: str, schema: Mapping[str, Any]) -> Column:
+def _a_few_ragged(name: str, schema: Mapping[str, object]) -> Column:
     """Three sample rows of a sequence, of frames or of audio, the first of them missing."""
-    kind: Kind = schema["kind"]
+    described, sizes = cast("ColumnSchema", schema), cast("_Sizes", schema)
+    kind = described["kind"]
     lost = np.array([True, False, False])
     if kind == "sequence":
         codes = np.array([0, 1, 0], dtype=np.int32)
@@ -521,16 +575,16 @@ def _a_few_ragged(name: str, schema: Mapping[str, Any]) -> Column:
             name, kind, codes, categories=("a", "\0"), offsets=np.array([0, 0, 1, 3]), missing=lost
         )
     if kind == "frames":
-        values = np.arange(3.0, dtype=np.float32)[:, None].repeat(schema["width"], axis=1)
+        values = np.arange(3.0, dtype=np.float32)[:, None].repeat(sizes["width"], axis=1)
         return Column(
             name,
             kind,
             values,
             offsets=np.array([0, 0, 1, 3]),
             missing=lost,
-            names=tuple(schema.get("names", ())),
+            names=tuple(described.get("names", ())),
         )
-    rate: int = schema["rate"]
+    rate = sizes["rate"]
     values = (1000 * np.sin(np.arange(rate // 2))).astype(np.int16)
     return Column(
         name,

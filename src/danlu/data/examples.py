@@ -138,8 +138,7 @@ def take_examples(field: Field, ids: np.ndarray) -> np.ndarray | Ragged:
     if isinstance(field, Ragged):
         sizes = field.sizes[ids]
         offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
-        where: np.ndarray = np.repeat(field.offsets[:-1][ids] - offsets[:-1], sizes) + np.arange(
-            offsets[-1]
-        )
-        return Ragged(field.values[where], offsets, field.fill, field.lengths)
+        shifts = field.offsets[:-1][ids] - offsets[:-1]
+        entries = np.repeat(shifts, sizes) + np.arange(offsets[-1], dtype=np.int64)
+        return Ragged(field.values[entries], offsets, field.fill, field.lengths)
     return field[ids]

@@ -12,13 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TypedDict, cast
 
 import numpy as np
 
 from danlu import registry, tokenizing
 from danlu.data import cache, column_pipeline
-from danlu.data.column_pipeline import ColumnPipeline, damaged_error, require
+from danlu.data.column_pipeline import ColumnPipeline, ColumnSchema, damaged_error, require
 from danlu.data.examples import Ragged
 from danlu.data.fingerprints import value_codes
 from danlu.data.matrix import row_range
@@ -32,6 +32,15 @@ _COSTLY = 1 << 20  # bytes of a column from which on its tokens or frames are ca
 _LOOKED_AT = 64 << 20  # bytes of text that are read to see whether a column is worth training on
 _BLOCK = 1 << 22  # entries of a result that are computed at a time
 _FIT_IMAGES = 1 << 28  # bytes of images that statistics are computed from
+
+
+class _Stored(TypedDict):
+    """The JSON values of `Preprocessor.state`."""
+
+    columns: list[dict[str, object]]
+    schema: dict[str, dict[str, object]]
+    also: dict[str, dict[str, object]]
+    notices: list[str]
 
 
 @dataclass
@@ -52,11 +61,11 @@ class Preprocessor:
     """
 
     inputs: dict[str, InputSpec]
-    schema: dict[str, dict[str, Any]]
+    schema: dict[str, ColumnSchema]
     pixels: dict[str, dict[str, list[float]]]
     notices: list[str]
     pipelines: tuple[ColumnPipeline, ...]
-    task_schema: dict[str, dict[str, Any]] = field(default_factory=dict[str, dict[str, Any]])
+    task_schema: dict[str, ColumnSchema] = field(default_factory=dict[str, ColumnSchema])
 
     @classmethod
     def fit(
@@ -76,7 +85,7 @@ class Preprocessor:
         _check_names(table, data)
         notices: list[str] = []
         pipelines: list[ColumnPipeline] = []
-        schema: dict[str, dict[str, Any]] = {}
+        schema: dict[str, ColumnSchema] = {}
         for name, column in table.columns.items():
             if name in targets:
                 continue
@@ -108,7 +117,7 @@ class Preprocessor:
         return cls(inputs, schema, _pixels(pipelines), notices, tuple(pipelines), needed)
 
     @property
-    def row_schema(self) -> dict[str, dict[str, Any]]:
+    def row_schema(self) -> dict[str, ColumnSchema]:
         """The schema of every column that a row to answer must hold."""
         return {**self.schema, **self.task_schema}
 
@@ -125,7 +134,7 @@ class Preprocessor:
 
     def apply(
         self, table: Table, rows: np.ndarray | None = None, key: str | None = None
-    ) -> dict[str, Any]:
+    ) -> dict[str, np.ndarray | Ragged]:
         """The arrays of the model's inputs for `rows` of a table (None: all rows, in order).
 
         numbers      float32 (N, F), C-contiguous and finite
@@ -138,7 +147,7 @@ class Preprocessor:
         another kind, an infinite or too large number, and a value that is still missing."""
         refuse_other(self.row_schema, table, list(self.row_schema))
         count = len(table) if rows is None else len(rows)
-        result: dict[str, Any] = {}
+        result: dict[str, np.ndarray | Ragged] = {}
         for name, described in self.inputs.items():
             pipelines = [pipeline for pipeline in self.pipelines if pipeline.input_kind == name]
             if described.kind in ("tokens", "frames"):
@@ -197,7 +206,7 @@ class Preprocessor:
         }
         return Preprocessor(_inputs(pipelines, schema), schema, _pixels(pipelines), [], pipelines)
 
-    def state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    def state(self) -> tuple[dict[str, object], dict[str, np.ndarray]]:
         """(JSON values, arrays by name), from which `restore` builds an equal preprocessor."""
         arrays: dict[str, np.ndarray] = {}
         columns = [
@@ -211,34 +220,35 @@ class Preprocessor:
         }, arrays
 
     @classmethod
-    def restore(cls, state: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Preprocessor:
+    def restore(cls, state: Mapping[str, object], arrays: Mapping[str, np.ndarray]) -> Preprocessor:
         """The preprocessor that returned this `state`. ArtifactError for anything else.
 
         Every pipeline is run on three sample rows, and must give the features that its state names.
         """
+        contents = cast("_Stored", state)
         try:
             schema = {
                 str(name): column_pipeline.checked_schema(stored)
-                for name, stored in state["schema"].items()
+                for name, stored in contents["schema"].items()
             }
             require(
-                [stored["name"] for stored in state["columns"]] == list(schema),
+                [stored["name"] for stored in contents["columns"]] == list(schema),
                 "its columns and its schema differ",
             )
             pipelines = tuple(
                 column_pipeline.restore_pipeline(
-                    stored, schema[stored["name"]], f"{number}.", arrays
+                    stored, schema[str(stored["name"])], f"{number}.", arrays
                 )
-                for number, stored in enumerate(state["columns"])
+                for number, stored in enumerate(contents["columns"])
             )
             require(
                 sum(pipeline.input_kind == "image" for pipeline in pipelines) <= 1,
                 "it holds several images",
             )
-            notices = [str(notice) for notice in state["notices"]]
+            notices = [str(notice) for notice in contents["notices"]]
             also = {
                 str(name): column_pipeline.checked_schema(stored)
-                for name, stored in state.get("also", {}).items()
+                for name, stored in contents.get("also", {}).items()
             }
             return cls(
                 _inputs(pipelines, schema), schema, _pixels(pipelines), notices, pipelines, also
@@ -252,7 +262,7 @@ class Preprocessor:
 
 
 def refuse_other(
-    schemas: Mapping[str, Mapping[str, Any]], table: Table, names: Sequence[str]
+    schemas: Mapping[str, Mapping[str, object]], table: Table, names: Sequence[str]
 ) -> None:
     """Raises DataError where one of the columns `names` is missing, or of another kind or shape
     than in training.
@@ -262,7 +272,7 @@ def refuse_other(
     danlu.errors.DataError: t.csv: the column x, an input of the model, is missing...
     """
     for name in names:
-        schema = schemas[name]
+        schema = cast("ColumnSchema", schemas[name])
         if name not in table.columns:
             raise DataError(
                 f"the column {name}, an input of the model, is missing.",
@@ -452,7 +462,7 @@ def _check_inputs(
 
 
 def _inputs(
-    pipelines: Sequence[ColumnPipeline], schema: Mapping[str, Mapping[str, Any]]
+    pipelines: Sequence[ColumnPipeline], schema: Mapping[str, ColumnSchema]
 ) -> dict[str, InputSpec]:
     result: dict[str, InputSpec] = {}
     names = tuple(
@@ -479,7 +489,8 @@ def _inputs(
         )
     for pipeline in pipelines:
         if pipeline.input_kind == "image":
-            height, width, channels = schema[pipeline.name]["shape"]
+            sizes = cast("Mapping[str, list[int]]", schema[pipeline.name])
+            height, width, channels = sizes["shape"]
             mean, std = (tuple(pipeline.pixels[name]) for name in ("mean", "std"))
             result["image"] = InputSpec("image", (channels, height, width), mean=mean, std=std)
         elif pipeline.input_kind in ("tokens", "frames"):

@@ -410,20 +410,19 @@ def _note_circumstances(
             "set it to none",
         )
     if tune.sampler is not None and tune.sampler.name in checking.catalogue.names("samplers"):
-        promise = checking.catalogue.facts("samplers", tune.sampler.name)
-        if several and getattr(promise, "SEVERAL", True) is False:
+        limits = checking.catalogue.sampler_facts(tune.sampler.name)
+        if several and not limits.several:
             able = [
                 entry
                 for entry in checking.catalogue.names("samplers")
-                if getattr(checking.catalogue.facts("samplers", entry), "SEVERAL", True)
+                if checking.catalogue.sampler_facts(entry).several
             ]
             checking.add(
                 ("tune", "sampler"),
                 f"tune.sampler: {tune.sampler.name} goes by one objective.",
                 f"for several: {', '.join(able)}",
             )
-        refuses = getattr(promise, "refuses", None)
-        refusal = refuses(tune.sampler.options, space) if refuses is not None and space else ""
+        refusal = limits.refuses(tune.sampler.options, space) if limits.refuses and space else ""
         if refusal:
             checking.add(("tune", "sampler"), f"tune.sampler: {refusal}")
     measured = {part.name for part in parts.get("metrics", ()) if part is not None} | set(MEASURED)

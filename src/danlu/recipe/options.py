@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 if TYPE_CHECKING:
     from danlu.parts.tasks._base import TaskFacts
+    from danlu.recipe.search_space import Space
 
 
 class Options(BaseModel):
@@ -71,6 +72,21 @@ class UpdatesAllRows(Protocol):
         ...
 
 
+class SearchLimits(Protocol):
+    """What recipe needs to know of a sampler."""
+
+    @property
+    def several(self) -> bool:
+        """Whether it can search for several objectives together."""
+        ...
+
+    @property
+    def refuses(self) -> Callable[[Any, Space], str] | None:
+        """refuses(config, space): why it cannot search this space; "" where it can. None: it can
+        search every space."""
+        ...
+
+
 class Catalogue(Protocol):
     """What this package needs to know of the parts; danlu.registry is one."""
 
@@ -81,6 +97,7 @@ class Catalogue(Protocol):
     def facts(self, shelf: str, name: str) -> Any: ...
     def task_facts(self, name: str) -> TaskFacts: ...
     def optimizer_facts(self, name: str) -> UpdatesAllRows: ...
+    def sampler_facts(self, name: str) -> SearchLimits: ...
     def source_for(self, path: str) -> str | None: ...
 
 

@@ -69,7 +69,7 @@ class Data(Options):
         default=None, description="The column to predict, or several."
     )
     columns: dict[str, ColumnOptions] = Field(
-        default={}, description="What to know of single columns, by name."
+        default={}, description="Options of single columns, by name."
     )
     split: Annotated[Part | None, OnShelf("splits")] = Field(
         default=None,
@@ -84,7 +84,7 @@ class Data(Options):
     )
     test_time_augmentation: list[Literal["flip", "shift"]] = Field(
         default=[],
-        description="Further views of an image whose answers are averaged, in evaluation and "
+        description="Further views of an image whose predictions are averaged, in evaluation and "
         "prediction: flip (mirrored), shift (moved by a "
         "pixel, two ways). Training is not changed.",
     )
@@ -98,7 +98,7 @@ class Data(Options):
         default="error", description="What to do with rows whose target is missing."
     )
     checks: Literal["warn", "error", "off"] = Field(
-        default="warn", description="What a suspicion (leak, duplicates across splits) does."
+        default="warn", description="What happens when the checks suspect a leak or duplicates."
     )
     cache: bool = Field(
         default=True, description="Keep the table memory-mapped on disk for the next start."
@@ -148,7 +148,7 @@ class Regularization(Options):
         default=None,
         gt=0,
         lt=1,
-        description="Decay a step of the exponential moving average of weights that is evaluated "
+        description="Decay per step of the exponential moving average of weights that is evaluated "
         "and released.",
     )
 
@@ -156,22 +156,24 @@ class Regularization(Options):
 class LowRank(Options):
     """Low-rank adaptation (LoRA): learnt weights stay, and narrow paths beside them learn."""
 
-    rank: int = Field(default=8, ge=1, le=4096, description="Width of a path.")
+    rank: int = Field(default=8, ge=1, le=4096, description="Rank of the two low-rank matrices.")
     alpha: float = Field(
-        default=16.0, gt=0, description="What a path adds is multiplied by alpha / rank."
+        default=16.0,
+        gt=0,
+        description="The output of the low-rank matrices is multiplied by alpha / rank.",
     )
     targets: list[str] | None = Field(
         default=None,
-        description="Linear layers that get a path, by name (* for anything); null: all inside "
+        description="Linear layers that LoRA adapts, by name (* for anything); null: all inside "
         "the model's blocks.",
     )
     dropout: float = Field(
-        default=0.0, ge=0, lt=1, description="Share dropped of what a path reads."
+        default=0.0, ge=0, lt=1, description="Dropout rate of the inputs of the matrices."
     )
     base: Literal["float32", "int8", "nf4"] = Field(
         default="float32",
-        description="How the matrices that stay are kept while paths learn: in full, in 8 bits, "
-        "or in 4 (nf4, QLoRA). The artifact is float32.",
+        description="How the frozen matrices are stored during training: float32, 8 bits, or "
+        "4 bits (nf4, QLoRA). The artifact is float32.",
     )
 
 
@@ -180,10 +182,10 @@ class FineTune(Options):
 
     freeze: list[str] = Field(
         default=[],
-        description="Parameters that do not move, by name (* for anything), as embeddings.*.",
+        description="Parameters that are frozen, by name (* for anything), as embeddings.*.",
     )
     thaw: list[str] = Field(
-        default=[], description="Parameters that move though freeze or lora would hold them."
+        default=[], description="Parameters that train although freeze or lora would freeze them."
     )
     layer_decay: float = Field(
         default=1.0,
@@ -199,8 +201,8 @@ class FineTune(Options):
     )
     lora: LowRank | None = Field(
         default=None,
-        description="Learn narrow paths beside the weights (LoRA), and what was drawn anew; all "
-        "else stays.",
+        description="Train low-rank matrices beside the weights (LoRA), and newly initialized "
+        "parameters; the rest is frozen.",
     )
 
 
@@ -214,7 +216,10 @@ class ProgressiveResizing(Options):
         description="Share of the full height and width in the first update.",
     )
     until: float = Field(
-        default=0.6, gt=0, le=1, description="Share of all updates after which images are whole."
+        default=0.6,
+        gt=0,
+        le=1,
+        description="Share of all updates after which images have full size.",
     )
     multiple: int = Field(
         default=4, ge=1, le=1024, description="Sides on the way are multiples of this many pixels."
@@ -242,8 +247,8 @@ class Train(Options):
     )
     progressive_resizing: ProgressiveResizing | None = Field(
         default=None,
-        description="Smaller images early in training, which cost less; evaluation sees them "
-        "whole.",
+        description="Smaller images early in training, which cost less; evaluation uses the full "
+        "size.",
     )
     group_by_length: bool = Field(
         default=True,
@@ -281,13 +286,13 @@ class Train(Options):
         default=None,
         gt=0,
         le=4096,
-        description="CPU threads; null: by rule, one or one a core (at most OMP_NUM_THREADS). "
+        description="CPU threads; null: by rule, one or one per core (at most OMP_NUM_THREADS). "
         "Recorded, since it changes the last bits.",
     )
     report_every: int | None = Field(
         default=None,
         gt=0,
-        description="Steps between reports of the training loss; null: about 100 a run.",
+        description="Steps between reports of the training loss; null: about 100 per run.",
     )
     evaluate_every: int | None = Field(
         default=None,
@@ -297,7 +302,7 @@ class Train(Options):
     save_every: int | None = Field(
         default=None,
         gt=0,
-        description="Steps between checkpoints; null: with every evaluation, at most 20 a run.",
+        description="Steps between checkpoints; null: with every evaluation, at most 20 per run.",
     )
     keep: int = Field(default=2, ge=1, le=1000, description="Newest checkpoints kept.")
     on_nan: Literal["stop", "skip", "roll_back"] = Field(
@@ -349,25 +354,25 @@ class Tune(Options):
         default=None,
         min_length=1,
         max_length=4,
-        description="What is looked for; null: the score that decides what is best.",
+        description="The scores to optimize; null: the score that selects the best checkpoint.",
     )
     trials: int | None = Field(
         default=None,
         ge=1,
         le=1_000_000,
-        description="Trainings in all; null: 64, or no limit where minutes are given.",
+        description="Total number of trials; null: 64, or no limit where minutes are given.",
     )
     minutes: float | None = Field(
         default=None,
         gt=0,
         le=1e6,
-        description="Minutes in all, over every start; no trial begins after them.",
+        description="Total minutes, over every start; no trial begins after them.",
     )
     sampler: Annotated[Part | None, OnShelf("samplers")] = Field(
-        default=None, description="Who suggests what is tried next."
+        default=None, description="The sampler that suggests the values of the next trial."
     )
     pruner: Annotated[Part | None, OnShelf("pruners")] = Field(
-        default=None, description="Who ends trials that fall behind."
+        default=None, description="The pruner that ends trials that fall behind."
     )
     on: Literal["auto", "vectorised", "processes", "one_by_one", "ray"] = Field(
         default="auto",
@@ -378,15 +383,15 @@ class Tune(Options):
         default=None,
         ge=1,
         le=4096,
-        description="Trials at a time, of processes and ray; null: one a core, or what the "
+        description="Trials at a time, of processes and ray; null: one per core, or what the "
         "cluster has.",
     )
     hang_minutes: float = Field(
         default=60.0,
         gt=0,
         le=1e6,
-        description="Of processes and ray: a worker that reports nothing for so long hangs; it is "
-        "ended, and its trial goes on elsewhere.",
+        description="Of processes and ray: a worker without a report for this long is ended, and "
+        "its trial goes on in another worker.",
     )
     address: str | None = Field(
         default=None,
@@ -428,8 +433,8 @@ class Compress(Options):
     max_drop: float | None = Field(
         default=None,
         ge=0,
-        description="The most that the deciding score may lose, in its own units; else nothing is "
-        "kept.",
+        description="The most that the deciding score may get worse, in its own units; beyond it "
+        "nothing is kept.",
     )
     score: str | None = Field(
         default=None,

@@ -62,7 +62,8 @@ def sort_by_time(
     """The table sorted by series and time; its `continues` says where the next row is the next
     moment of the same series.
 
-    time     the name of the column of times; None: the only date-time column, else rows are in order
+    time     the name of the column of times; None: the only date-time column, else rows are in
+             order
     series   the name of the column that tells several series apart; None: one series
     gaps     "end": a missing moment ends a run; "ignore": each row is one step (business days)
     A notice names the gaps. Raises DataError naming rows where a time is missing or occurs twice in
@@ -145,7 +146,7 @@ def _with_gap_notice(
     notice = (
         f"{len(broken):,} gap(s) in the times, which go by {step.describe()}: windows end there "
         "(the first from "
-        f"{column.python_value(first)} to {column.python_value(first + 1)}, after {table.where(first)}). "
-        "task.gaps: ignore would go on across them."
+        f"{column.python_value(first)} to {column.python_value(first + 1)}, after "
+        f"{table.where(first)}). task.gaps: ignore would go on across them."
     )
     return replace(table, notices=(*table.notices, notice))

@@ -3,7 +3,7 @@
 A part offers
   Config                             its options
   compress(config, subject) -> state changes `subject.module`; returns what `replay` needs
-  replay(config, state, module)      the same change of a newly built module, before weights are read
+  replay(config, state, module)      the same change of a new module, before weights are read
   TRAINS, ROUNDS, NEEDS_STUDENT      optional; whether it trains, whether the model rounds numbers
                                      when it predicts, whether the result is another recipe's model
 

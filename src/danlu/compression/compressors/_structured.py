@@ -1,8 +1,9 @@
-"""Hidden units and channels taken out of a model where one layer alone reads what another gives.
+"""Structured pruning: remove hidden units and channels that exactly one other layer reads.
 
-A group is the layers that make such units (one, or the two halves of a gated feed-forward), the
-normalisations on the way, and the layer that reads them. `spread` is how many of its inputs belong
-to one unit (pixels of a channel, where an image was flattened)."""
+A group holds the layers that compute such units (one layer, or the two halves of a gated
+feed-forward), the normalisations behind them, and the layer that reads them. `spread` is the number
+of inputs of the reading layer that belong to one unit: 1, or the pixels of a channel where an image
+was flattened."""
 
 # torch leaves the types of some of its methods open.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
@@ -25,7 +26,12 @@ _BY_CHANNEL = (nn.MaxPool1d, nn.MaxPool2d, nn.AvgPool1d, nn.AvgPool2d)
 
 @dataclass(frozen=True)
 class Group:
-    """Layers, by name, that are made narrower together; `name` is that of the first."""
+    """Names of layers that are made narrower together.
+
+    makers   the layers that compute the units; `name` is the first of them
+    norms    the normalisations between them and the reader
+    reader   the layer that reads the units
+    spread   how many inputs of the reader belong to one unit"""
 
     makers: tuple[str, ...]
     norms: tuple[str, ...]
@@ -38,8 +44,8 @@ class Group:
 
 
 def groups(module: nn.Module, only: Sequence[str] | None, spare: Sequence[str]) -> list[Group]:
-    """The groups of a module whose makers patterns name (`only`; None: all) and others do not
-    spare."""
+    """The groups of a module whose makers match a pattern of `only` (None: all groups), and no
+    pattern of the layers to spare."""
     layers = {
         name: layer
         for name, layer in unshared(
@@ -101,13 +107,13 @@ def _group(
 
 
 def width_of(module: nn.Module, group: Group) -> int:
-    """How many units a group has."""
+    """The number of units of a group."""
     return _width(module.get_submodule(group.name))
 
 
 def best(module: nn.Module, group: Group, share: float, multiple: int) -> Tensor | None:
-    """The units that stay, int64 ascending, a multiple of `multiple`; None where that leaves the
-    group as it is."""
+    """The indices of the units that stay: int64, ascending, their number a multiple of `multiple`;
+    None where no unit would be removed."""
     width = width_of(module, group)
     stay = max(multiple, round((1 - share) * width / multiple) * multiple)
     if stay >= width:
@@ -127,7 +133,8 @@ def best(module: nn.Module, group: Group, share: float, multiple: int) -> Tensor
 
 
 def narrow(module: nn.Module, candidates: Sequence[Group], kept: Mapping[str, Tensor]) -> None:
-    """Leave each group that `kept` names only those of its units."""
+    """Remove the other units of every group that `kept` names; `kept` holds the indices that
+    stay."""
     for group in candidates:
         if group.name not in kept:
             continue

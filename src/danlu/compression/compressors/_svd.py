@@ -1,4 +1,4 @@
-"""A linear layer as two: down to a few numbers, and up from them.
+"""A linear layer approximated by the product of two narrower ones (singular value decomposition).
 
 R rank, O outputs, I inputs.
 """
@@ -16,8 +16,11 @@ from danlu.layers.quantization.int8 import weight_matrix
 
 
 class Factored(nn.Module):
-    """The closest pair of layers of a rank to a linear layer; `empty`: of the shape alone.
-    ValueError for a rank that cannot be."""
+    """Two linear layers, inputs -> rank -> outputs, whose product is the best approximation of
+    `layer` of this rank (Eckart and Young, 1936).
+
+    `empty`: only the shapes are set up, for weights that are read later. ValueError for a rank that
+    is not from 1 to the smaller side of the matrix."""
 
     def __init__(self, layer: nn.Module, rank: int, *, empty: bool = False) -> None:
         super().__init__()
@@ -43,11 +46,11 @@ class Factored(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        """The matrix that both make together."""
+        """The product of the two matrices, (outputs, inputs)."""
         return self.up.weight @ self.down.weight
 
     def forward(self, x: Tensor) -> Tensor:
-        """x times the matrix, and the bias."""
+        """x (..., inputs) times the transposed product, plus the bias: (..., outputs)."""
         return self.up(self.down(x))
 
 

@@ -1,4 +1,4 @@
-"""Knowledge distillation: a smaller model of the same task learns from this one, or from another teacher.
+"""Knowledge distillation: a smaller model of the same task learns from this or another teacher.
 
 The student has a recipe of its own (`student`), or this recipe with another model (`model`: changed
 options, or another family by name). It is trained from random weights on the same rows by the
@@ -39,11 +39,13 @@ class Config(Options):
     )
     model: str | dict[str, Any] | None = Field(
         None,
-        description="The student's model: another family by name, or options that differ from this one's, as {width: 8}.",
+        description="The student's model: another family by name, or the options that differ from "
+        "this one's, as {width: 8}.",
     )
     teacher: str | None = Field(
         None,
-        description="An artifact (or run), or the folder of a Hugging Face checkpoint; null: the artifact itself.",
+        description="An artifact (or run), or the folder of a Hugging Face checkpoint; null: the "
+        "artifact itself.",
     )
     epochs: float | None = Field(
         None,
@@ -65,17 +67,20 @@ class Config(Options):
     )
     sequences: bool = Field(
         False,
-        description="Train on what the teacher writes in answer to each training row (beam search, by its own options) in place of the "
-        "data's text; validation and test keep theirs. With weight 0 nothing else of the teacher is learnt.",
+        description="Train on the text that the teacher generates for each training row (beam "
+        "search, by its own options) in place of the data's text; validation and test keep "
+        "theirs. With weight 0 nothing else of the teacher is learnt.",
     )
     hidden: dict[str, str] = Field(
         default={},
-        description="Layers whose outputs are to be alike: name in the teacher, name in the student (text, in quotes).",
+        description="Layers whose outputs are to be alike: name in the teacher, name in the "
+        "student (text, in quotes).",
     )
     hidden_weight: float = Field(1.0, ge=0, le=1e6, description="Weight of each pair of hidden.")
     attention: dict[str, str] = Field(
         default={},
-        description="Attention layers whose probabilities are to be alike: name in the teacher, name in the student.",
+        description="Attention layers whose probabilities are to be alike: name in the teacher, "
+        "name in the student.",
     )
     attention_weight: float = Field(
         1.0, ge=0, le=1e6, description="Weight of each pair of attention."

@@ -1,4 +1,4 @@
-"""Linear layers in 4 bits, in groups of inputs: an eighth of the size. For large matrices, as in Transformers.
+"""Linear layers in 4 bits a weight: an eighth of the size. For large matrices, as in Transformers.
 
 Each group of `group` inputs of an output has its own scale and zero point; two codes share a byte.
 This uses torch's own kernel: torchao's int4 takes a byte per code on a CPU."""
@@ -32,7 +32,8 @@ class Config(Options):
     )
     products: Literal["bfloat16", "float32"] = Field(
         "bfloat16",
-        description="Format of products: bfloat16 is fast where few rows are answered at a time, float32 keeps every digit of inputs.",
+        description="Format of products: bfloat16 is fast where few rows are predicted at a time, "
+        "float32 keeps every digit of inputs.",
     )
 
 

@@ -30,7 +30,8 @@ class Config(Options):
     smallest: int = Field(
         4096,
         ge=1,
-        description="Layers of fewer weights stay float32: rounding what they read costs more than they do.",
+        description="Layers of fewer weights stay float32: rounding their inputs costs more than "
+        "the layers themselves.",
     )
 
 

@@ -1,4 +1,4 @@
-"""Convolutions and linear layers in 8 bits, inputs too, at scales from training rows: the fastest on CPUs with VNNI.
+"""Convolutions and linear layers in 8 bits, inputs too: the fastest on CPUs with VNNI.
 
 Batch normalizations are folded into the layers before them. The range of a layer's inputs is set by
 training rows (danlu/layers/quantization/calibration.py), and clipped where rounding all of it would
@@ -33,7 +33,8 @@ class Config(Options):
     smallest: int = Field(
         16_384,
         ge=1,
-        description="Layers of fewer weights, and fewer than 64 times as many multiplications a row, stay float32.",
+        description="Layers of fewer weights, and fewer than 64 times as many multiplications per "
+        "row, stay float32.",
     )
 
 

@@ -1,4 +1,4 @@
-"""Weights in 8 bits, computation in floating point: a quarter of the size, and less memory to read per product.
+"""Weights in 8 bits, computation in floating point: a quarter of the size, less memory to read.
 
 Linear layers and embeddings have 8-bit weights in memory too. Layers without such a product
 (recurrent ones, convolutions, a shared matrix) are rounded and stored in 8 bits, and become float32
@@ -29,7 +29,8 @@ class Config(Options):
 
     layers: list[str] | None = Field(
         None,
-        description="Linear layers and embeddings, by name (* for anything); null: all, and weights of other layers.",
+        description="Linear layers and embeddings, by name (* for anything); null: all, and "
+        "weights of other layers.",
     )
     spare: list[str] = Field(
         [], description="Linear layers and embeddings that stay float32, by name (* for anything)."
@@ -37,7 +38,8 @@ class Config(Options):
     smallest: int = Field(1024, ge=1, description="Layers of fewer weights stay float32.")
     products: Literal["bfloat16", "float32"] = Field(
         "bfloat16",
-        description="Format of products: bfloat16 is fast where few rows are answered at a time, float32 keeps every digit of inputs.",
+        description="Format of products: bfloat16 is fast where few rows are predicted at a time, "
+        "float32 keeps every digit of inputs.",
     )
 
 
@@ -65,7 +67,8 @@ def compress(config: Config, subject: Subject) -> CompressorState:
     stored = _round_rest(module, config.smallest, spared) if config.layers is None else []
     if not kept and not stored:
         raise PartError(
-            f"int8_weight_only finds no matrix of {config.smallest:,} weights or more in this {subject.family}.",
+            f"int8_weight_only finds no matrix of {config.smallest:,} weights or more in this "
+            f"{subject.family}.",
             hint="set smallest lower",
         )
     return {**state, **({"stored": dict.fromkeys(stored, "int8")} if stored else {})}

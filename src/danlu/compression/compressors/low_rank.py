@@ -1,7 +1,7 @@
 """Low-rank factorization: a linear layer becomes two narrow ones, by singular value decomposition.
 
-    W ~ up down        down (rank, inputs), up (outputs, rank): the largest singular values, the root
-                       of each on both sides
+    W ~ up down        down (rank, inputs), up (outputs, rank): the largest singular values, the
+                       root of each on both sides
 
 The rank is the least that keeps a share of the sum of squares (`energy`), or a share of the smaller
 side (`rank`). A layer is replaced only where that makes it smaller. Some epochs of training
@@ -83,7 +83,8 @@ def compress(config: Config, subject: Subject) -> CompressorState:
                 ranks[name] = rank
     if not ranks:
         raise PartError(
-            f"low_rank finds no linear layer in this {subject.family} that two narrow ones would be smaller than.",
+            f"low_rank finds no linear layer in this {subject.family} that two narrow ones would "
+            "be smaller than.",
             hint="keep less energy, or a lower rank",
         )
     for name, rank in ranks.items():

@@ -1,7 +1,8 @@
 """Pruning: the least important weights are removed, then some epochs of training without them.
 
-method: magnitude    the smallest weights become 0, over the whole model or in each layer. The artifact
-                     gets smaller (zeros are written as a bitmap); the model is as fast as before.
+method: magnitude    the smallest weights become 0, over the whole model or in each layer. The
+                     artifact gets smaller (zeros are written as a bitmap); the model is as fast as
+                     before.
 method: structured   whole hidden units and channels are removed, where one layer alone reads the
                      outputs of another: inside feed-forward layers, and between neighbours in an
                      nn.Sequential (a perceptron, a residual block). The model gets smaller and
@@ -37,14 +38,16 @@ class Config(Options):
         0.5,
         gt=0,
         lt=1,
-        description="Share of weights (magnitude) or of hidden units and channels (structured) taken out.",
+        description="Share of weights (magnitude) or of hidden units and channels (structured) "
+        "taken out.",
     )
     method: Literal["magnitude", "structured"] = Field(
         "magnitude", description="Single weights, or whole hidden units and channels."
     )
     scope: Literal["global", "layer"] = Field(
         "global",
-        description="Which weights are compared: those of all layers, or of each layer alone (magnitude).",
+        description="Which weights are compared: those of all layers, or of each layer alone "
+        "(magnitude).",
     )
     epochs: float = Field(
         2.0, ge=0, le=1e6, description="Passes over the training rows after it; 0: none."
@@ -81,6 +84,8 @@ def compress(config: Config, subject: Subject) -> CompressorState:
 
 
 def _magnitude(config: Config, subject: Subject) -> CompressorState:
+    from torch import Tensor
+
     from danlu.errors import PartError
     from danlu.layers.quantization.fake_quant import MaskedLayer, restore_plain_layers
     from danlu.layers.quantization.static import convolutions_and_linear_layers
@@ -96,9 +101,10 @@ def _magnitude(config: Config, subject: Subject) -> CompressorState:
             f"prune finds no convolution or linear layer in this {subject.family}.",
             hint="int8_weight_only keeps other layers smaller",
         )
-    for name, mask in _masks(
-        {name: layer.weight for name, layer in layers.items()}, config
-    ).items():  # type: ignore[misc]
+    weights = {
+        name: layer.weight for name, layer in layers.items() if isinstance(layer.weight, Tensor)
+    }
+    for name, mask in _masks(weights, config).items():
         module.set_submodule(name, MaskedLayer(layers[name], mask))
     if config.epochs:
         subject.train_changed(config, "prune", {}, module, finalize=restore_plain_layers)
@@ -133,7 +139,8 @@ def _structured(config: Config, subject: Subject) -> CompressorState:
     kept = {name: units for name, units in kept.items() if units is not None}
     if not kept:
         raise PartError(
-            f"prune: structured finds no layer in this {subject.family} whose units one layer alone reads, and that is wide enough.",
+            f"prune: structured finds no layer in this {subject.family} whose units one layer "
+            "alone reads, and that is wide enough.",
             hint="take method: magnitude, or low_rank",
         )
     narrow(module, unit_groups, kept)

@@ -1,4 +1,4 @@
-"""Quantization-aware training: some epochs with the rounding of int8_static in the forward pass, then static int8.
+"""Quantization-aware training: some epochs with the rounding of int8_static, then static int8.
 
 The forward pass rounds weights and inputs as int8_static will; the gradient ignores the rounding
 (the straight-through estimator, danlu/layers/quantization/fake_quant.py). The ranges are set by
@@ -45,7 +45,8 @@ class Config(Options):
     smallest: int = Field(
         16_384,
         ge=1,
-        description="Layers of fewer weights, and fewer than 64 times as many multiplications a row, stay float32.",
+        description="Layers of fewer weights, and fewer than 64 times as many multiplications per "
+        "row, stay float32.",
     )
 
 

@@ -43,7 +43,9 @@ class ModelFacts:
     gives: tuple[str, ...] = field(default=("row",), metadata={"name": "GIVES"})
 
     # Dotted recipe keys to values that suit the family: {"train.epochs": 20, "optimizer": {...}}.
-    defaults: Mapping[str, object] = field(default_factory=dict, metadata={"name": "DEFAULTS"})
+    defaults: Mapping[str, object] = field(
+        default_factory=dict[str, object], metadata={"name": "DEFAULTS"}
+    )
 
     # width_of(config) -> int: the one number that makes the layers wider or narrower; 0 where the
     # options do not leave it free. Comes together with `at_width`.

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 from danlu.recipe import Part, Recipe
 from danlu.terms import TrainingEvent
@@ -127,7 +127,8 @@ class Watchers:
         """Restore what a checkpoint kept; a watcher that it does not name starts fresh."""
         for name, watcher in self.named:
             entry = state.get(name)
-            watcher.load(entry if isinstance(entry, Mapping) else None)
+            stored = cast("Mapping[str, object]", entry) if isinstance(entry, Mapping) else None
+            watcher.load(stored)
         self.absent = {name: entry for name, entry in state.items() if name not in dict(self.named)}
 
     def close(self) -> None:

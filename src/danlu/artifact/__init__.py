@@ -1,1 +1,3 @@
-"""What a training leaves behind, and its use: the folder on disk, prediction, generation, the schema of a row, Hugging Face layouts."""
+"""What a training leaves behind, and its use.
+
+The folder on disk, prediction, generation, the schema of a row, Hugging Face layouts."""

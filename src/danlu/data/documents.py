@@ -25,6 +25,7 @@ def text_column(table: Table, chosen: str | None) -> str:
 
     DataError naming the columns where there is no such column, or several others.
 
+    >>> from danlu.terms import Column
     >>> story = Column("story", "text", np.zeros(0, np.uint8), offsets=np.zeros(1, np.int64))
     >>> text_column(Table({"story": story}, "t.csv"), None)
     'story'

@@ -1,4 +1,5 @@
-"""The artifact on disk: everything needed to use a model, in one folder that is written all or nothing.
+"""The artifact on disk: everything needed to use a model, in one folder that is written all or
+nothing.
 
     artifact.json               recipe, task, inputs, preprocessing, scores, provenance; size and
                                 SHA-256 of every file; has a checksum of its own
@@ -11,14 +12,14 @@ and checked like a recipe."""
 
 # torch leaves the types of some of its methods open.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
-# pyright: reportUnknownArgumentType=false, reportPrivateUsage=false
+# pyright: reportUnknownArgumentType=false
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NotRequired, TypedDict, cast
 
 import numpy as np
 import torch
@@ -53,6 +54,18 @@ _UNPACKED, _PACKED, _BESIDE = 4, 40, 1 << 30
 FILES = ("weights.safetensors", "preprocessing.safetensors", "recipe.lock.yaml")
 
 
+class StoredInput(TypedDict):
+    """An input spec as JSON values: the fields of danlu.terms.InputSpec."""
+
+    kind: Literal["numbers", "categories", "image", "tokens", "frames", "series"]
+    shape: list[int]
+    names: list[str]
+    cardinalities: list[int]
+    mean: NotRequired[list[float]]
+    std: NotRequired[list[float]]
+    of: NotRequired[list[str]]
+
+
 @dataclass
 class Contents:
     """What an artifact holds, in memory.
@@ -63,8 +76,8 @@ class Contents:
     described    the input specs of the model where the task makes its own examples; None: those of
                  the preprocessing
     path         its folder; None where it is in memory alone
-    changes      what compressors did to the model, in order: {"name", "options", "state"} each. They
-                 are done again to a newly built model, before its weights are read
+    changes      what compressors did to the model, in order: {"name", "options", "state"} each.
+                 They are done again to a newly built model, before its weights are read
     """
 
     recipe: Recipe
@@ -253,12 +266,14 @@ def _check_manifest(manifest: Mapping[str, Any]) -> None:
         raise ValueError(f"its task has the target {target!r}, and its recipe {recipe_target!r}")
 
 
-def replay(change: Mapping[str, Any], module: nn.Module) -> None:
+def replay(change: Mapping[str, object], module: nn.Module) -> None:
     """Do to a newly built model what a compressor did to the trained one. Raises ValueError,
     KeyError, TypeError or AttributeError where the change does not fit."""
-    compressor = registry.compressor(change["name"])
-    config = registry.config("compressors", change["name"]).model_validate(change["options"])
-    compressor.replay(config, change["state"], module)
+    name = cast("str", change["name"])  # the registry refuses what is no name
+    compressor = registry.compressor(name)
+    config = registry.config("compressors", name).model_validate(change["options"])
+    # each compressor checks its own state
+    compressor.replay(config, cast("dict[str, Any]", change["state"]), module)
 
 
 def inputs_to_json(inputs: Mapping[str, InputSpec]) -> dict[str, dict[str, object]]:
@@ -281,7 +296,7 @@ def inputs_to_json(inputs: Mapping[str, InputSpec]) -> dict[str, dict[str, objec
     }
 
 
-def inputs_from_json(plain: Mapping[str, Any]) -> dict[str, InputSpec]:
+def inputs_from_json(plain: Mapping[str, StoredInput]) -> dict[str, InputSpec]:
     """The input specs that `inputs_to_json` wrote. Raises ValueError for a size that no input can
     have."""
     inputs = {}
@@ -313,7 +328,8 @@ def load_weights(module: nn.Module, weights: Mapping[str, Tensor]) -> None:
     for name, tensor in wanted.items():
         if tensor.shape != weights[name].shape or tensor.dtype != weights[name].dtype:
             raise ArtifactError(
-                f"the weight {name} has shape {list(weights[name].shape)}, not {list(tensor.shape)}."
+                f"the weight {name} has shape {list(weights[name].shape)}, "
+                f"not {list(tensor.shape)}."
             )
         if tensor.is_floating_point() and bool(weights[name].isnan().any()):
             raise ArtifactError(f"the weight {name} has entries that are no numbers (NaN).")

@@ -1,6 +1,7 @@
 """Text from a language model: prompts in, texts out, one token at a time.
 
-    for row, piece in danlu.artifact.generation.stream(artifact, ["Once upon"]): print(piece, end="")
+    for row, piece in danlu.artifact.generation.stream(artifact, ["Once upon"]):
+        print(piece, end="")
     danlu.generate(artifact, ["Once upon", "中国"], temperature=0.7, stop=["\\n\\n"])
 
 A model trained on conversations answers a prompt as a user's message; any other continues it. The
@@ -13,7 +14,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 from pydantic import Field, ValidationError
 
@@ -80,7 +81,7 @@ def generation_options(
     try:
         return GenerationOptions.model_validate(
             {
-                name: list(value) if isinstance(value, tuple) else value
+                name: list(cast("tuple[object, ...]", value)) if isinstance(value, tuple) else value
                 for name, value in options.items()
             }
         )
@@ -353,7 +354,8 @@ class Chat:
             raise ArtifactError(
                 "this model was not trained on conversations.",
                 where=str(self.writer.artifact.path or ""),
-                hint="danlu generate continues a text; task: instruction_tuning trains a model to answer",
+                hint="danlu generate continues a text; "
+                "task: instruction_tuning trains a model to answer",
             )
         self.task = task
         instruction = system if system is not None else task.system

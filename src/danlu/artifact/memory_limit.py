@@ -1,4 +1,5 @@
-"""A limit on the memory of tensors while a model is built from a file, whose sizes are not trusted."""
+"""A limit on the memory of tensors while a model is built from a file, whose sizes are not
+trusted."""
 
 from __future__ import annotations
 
@@ -68,8 +69,8 @@ class AllocationLimit(TorchDispatchMode):
         self.left -= wanted
         if self.left < 0:
             raise MemoryError(
-                f"its tensors take more than {self.most:,} bytes, which is out of proportion to its "
-                "weights"
+                f"its tensors take more than {self.most:,} bytes, which is out of proportion to "
+                "its weights"
             )
 
 

@@ -1,4 +1,5 @@
-"""Lossless packing of tensors in weights.safetensors: 8-bit and mostly zero tensors take fewer bytes than in memory.
+"""Lossless packing of tensors in weights.safetensors: 8-bit and mostly zero tensors take fewer
+bytes than in memory.
 
     int8      NAME:codes int8, NAME:scales float32 (O,): a float32 tensor with at most 8 bits per
               output

@@ -1,4 +1,5 @@
-"""Predictions for raw rows. The transforms are those that were fitted in training, here and in the server."""
+"""Predictions for raw rows. The transforms are those that were fitted in training, here and in the
+server."""
 
 from __future__ import annotations
 
@@ -122,7 +123,7 @@ class Artifact(Contents):
             wanted = {
                 name: ColumnOptions(
                     kind=spec["kind"],
-                    size=spec["shape"][:2] if spec["kind"] == "image" else None,
+                    size=spec["shape"][:2] if spec["kind"] == "image" and "shape" in spec else None,
                 )
                 for name, spec in schema.items()
             }

@@ -17,8 +17,8 @@ from __future__ import annotations
 import base64
 import io
 import wave
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Required, TypedDict, cast
 
 import numpy as np
 
@@ -33,14 +33,30 @@ if TYPE_CHECKING:
 _MOMENT = "2024-01-31 12:00:00"
 
 
-def row_fields(contents: Contents) -> list[dict[str, Any]]:
+class _Schema(TypedDict, total=False):
+    """What a column schema says that an example value depends on."""
+
+    kind: Required[str]
+    minimum: float
+    maximum: float
+    width: int
+    categories: Sequence[str]
+    shape: Required[Sequence[int]]  # of images
+    rate: Required[int]  # of recordings
+
+
+class _FramesSchema(TypedDict):
+    width: int
+
+
+def row_fields(contents: Contents) -> list[dict[str, object]]:
     """The fields of a row that `predict` takes, in the order of the columns."""
     task = contents.task
     generates = isinstance(task, ExportsGenerator)  # its rows ask for images
     pipelines = (
         {} if generates else {chain.name: chain for chain in contents.preprocessor.pipelines}
     )
-    fields: list[dict[str, Any]] = []
+    fields: list[dict[str, object]] = []
     schemas = (
         task.row_schema()
         if isinstance(task, ExportsGenerator)
@@ -48,10 +64,11 @@ def row_fields(contents: Contents) -> list[dict[str, Any]]:
     )
     for name, schema in schemas.items():
         required = _needs_a_value(pipelines[name], schema) if name in pipelines else True
+        values: dict[str, object] = {**schema}
         facts = {
-            key: schema[key]
+            key: values[key]
             for key in ("categories", "shape", "rate", "width", "minimum", "maximum")
-            if key in schema
+            if key in values
         }
         fields.append(
             {
@@ -65,7 +82,7 @@ def row_fields(contents: Contents) -> list[dict[str, Any]]:
     return fields
 
 
-def _needs_a_value(chain: column_pipeline.ColumnPipeline, schema: Mapping[str, Any]) -> bool:
+def _needs_a_value(chain: column_pipeline.ColumnPipeline, schema: Mapping[str, object]) -> bool:
     """Whether the transforms leave a missing value missing, so that a value must be given."""
     if chain.input_kind in ("image", "frames"):
         return True
@@ -75,20 +92,21 @@ def _needs_a_value(chain: column_pipeline.ColumnPipeline, schema: Mapping[str, A
     )
 
 
-def example_value(schema: Mapping[str, Any]) -> Json:
+def example_value(schema: Mapping[str, object]) -> Json:
     """A value that a column of this schema could hold, as a JSON value.
 
     >>> example_value({"kind": "number", "minimum": 1.0, "maximum": 3.0})
     2.0
     """
-    kind = schema["kind"]
+    sizes = cast("_Schema", schema)  # a stored schema is checked where it is read
+    kind = sizes["kind"]
     if kind == "number":
-        low, high = schema.get("minimum", 0.0), schema.get("maximum", 1.0)
+        low, high = sizes.get("minimum", 0.0), sizes.get("maximum", 1.0)
         middle = float(f"{low / 2 + high / 2:.3g}")
         value = middle if low <= middle <= high else low
-        return [0.0] * schema["width"] if "width" in schema else value
+        return [0.0] * sizes["width"] if "width" in sizes else value
     if kind == "category":
-        return next(iter(schema.get("categories", ())), "name")
+        return next(iter(sizes.get("categories", ())), "name")
     if kind == "boolean":
         return True
     if kind == "datetime":
@@ -96,11 +114,11 @@ def example_value(schema: Mapping[str, Any]) -> Json:
     if kind == "sequence":
         return ["some", "words"]
     if kind == "frames":
-        return [[0.0] * schema["width"]] * 2
+        return [[0.0] * cast("_FramesSchema", schema)["width"]] * 2
     if kind == "image":
-        return _data_url("image/png", encode_png(np.full(schema["shape"], 128, dtype=np.uint8)))
+        return _data_url("image/png", encode_png(np.full(sizes["shape"], 128, dtype=np.uint8)))
     if kind == "audio":
-        return _data_url("audio/wav", _silence(schema["rate"]))
+        return _data_url("audio/wav", _silence(sizes["rate"]))
     return "some text"
 
 

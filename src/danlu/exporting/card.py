@@ -100,7 +100,8 @@ def _scores(scores: Mapping[str, Any]) -> list[str]:
 def _data(provenance: Mapping[str, Any]) -> list[str]:
     """What it was trained on and with, one line each; what is not known is left out. export.json
     holds the whole provenance."""
-    plain = without_nonfinite(dict(provenance))
+    # JSON of a stored artifact, whose runs may be of an older version
+    plain: dict[str, Any] = without_nonfinite(dict(provenance))
     data = plain.get("data") or {}
     rows, versions, placement = (
         data.get("rows") or {},

@@ -1,4 +1,5 @@
-"""The training state on disk: atomic, checksummed, without pickle, written in the background; a damaged one is passed over.
+"""The training state on disk: atomic, checksummed, without pickle, written in the background; a
+damaged one is passed over.
 
     checkpoints/step-0000001200/checkpoint.json      step, facts, size and SHA-256 of each file, and
                                                      a checksum of its own
@@ -128,7 +129,8 @@ class Checkpoints:
             raise CheckpointError(
                 f"a checkpoint could not be written: {error.strerror or error}.",
                 where=str(self.folder),
-                hint=f"free some space and run the same command again: it resumes at step {good[-1]:,}"
+                hint="free some space and run the same command again: "
+                f"it resumes at step {good[-1]:,}"
                 if good
                 else "free some space and start again",
             ) from None

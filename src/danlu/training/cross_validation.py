@@ -1,15 +1,29 @@
-"""k-fold cross-validation: k trainings, each validated on rows that the others train on; for small data."""
+"""k-fold cross-validation: k trainings, each validated on rows that the others train on; for small
+data."""
 
 from __future__ import annotations
 
 import statistics
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from danlu.parts.watchers._base import Watcher
 from danlu.recipe import Recipe
 from danlu.training.loop import Output, train
+
+
+class CrossValidation(TypedDict):
+    """Validation scores of k trainings by name.
+
+    folds   one dict per training, in the order of the folds
+    mean    the mean of each score over the folds
+    std     its sample standard deviation over the folds
+    """
+
+    folds: list[dict[str, float]]
+    mean: dict[str, float]
+    std: dict[str, float]
 
 
 def cross_validate(
@@ -20,7 +34,7 @@ def cross_validate(
     output: Output = "quiet",
     beside: Callable[[], Watcher | None] = lambda: None,
     after: Callable[[list[dict[str, float]]], None] = lambda scores: None,
-) -> dict[str, Any]:
+) -> CrossValidation:
     """Train `folds` models in RUN/fold-1, RUN/fold-2, ...; {"folds": [scores], "mean": {...},
     "std": {...}} of their validation scores.
 

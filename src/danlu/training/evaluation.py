@@ -303,7 +303,8 @@ def evaluate(artifact: Contents, data: str | None = None, split: str = "test") -
         table, digest = cache.load_table(reading.source, reading.columns, recipe.data.cache)
         if digest != artifact.provenance["data"]["digest"]:
             raise DataError(
-                f"{table.origin} has changed since training, so its {split} split is no longer the one that was held out.",
+                f"{table.origin} has changed since training, so its {split} split is no longer "
+                "the one that was held out.",
                 hint="name a data file to score every row of it",
             )
         table = task_table(recipe, table)
@@ -317,7 +318,8 @@ def evaluate(artifact: Contents, data: str | None = None, split: str = "test") -
         if missing:
             near = nearest(missing[0], table.columns)
             raise DataError(
-                f"{table.origin} has no column {missing[0]!r}, the target, so there is nothing to compare answers with.",
+                f"{table.origin} has no column {missing[0]!r}, the target, so there is nothing to "
+                "compare answers with.",
                 hint=f"did you mean {near[0]}?"
                 if near
                 else "danlu predict answers without a target",
@@ -327,8 +329,11 @@ def evaluate(artifact: Contents, data: str | None = None, split: str = "test") -
         lost = _missing(table, () if targets_are_inputs(recipe) else recipe.data.targets)
         if lost.any():
             if recipe.data.missing_target == "error":
-                raise DataError(f"the target is missing in {int(lost.sum()):,} rows (first: {table.where(int(np.flatnonzero(lost)[0]))}).",
-                                hint="leave these rows out")  # fmt: skip
+                first = table.where(int(np.flatnonzero(lost)[0]))
+                raise DataError(
+                    f"the target is missing in {int(lost.sum()):,} rows (first: {first}).",
+                    hint="leave these rows out",
+                )
             which = np.flatnonzero(~lost)
         alive, split = which, "data"
         splits = {split: which}
@@ -352,7 +357,7 @@ def _missing(table: Table, targets: Sequence[str]) -> np.ndarray:
     return lost
 
 
-def as_plain_scores(scores: Scores) -> dict[str, Any]:
+def as_plain_scores(scores: Scores) -> dict[str, object]:
     """Scores and tables by name, in one dict."""
     return {**scores.values, **scores.tables}
 
@@ -368,7 +373,7 @@ def deciding_score(scores: Mapping[str, object], metric: str) -> float | None:
 
 
 @overload
-def without_nonfinite(value: Mapping[str, object]) -> dict[str, Any]: ...
+def without_nonfinite(value: Mapping[str, object]) -> dict[str, object]: ...
 @overload
 def without_nonfinite(value: float) -> float | None: ...
 def without_nonfinite(value: object) -> object:

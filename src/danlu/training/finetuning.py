@@ -1,18 +1,21 @@
-"""Fine-tuning: which weights of a model are trained, at which learning rates, and LoRA (section finetune).
+"""Fine-tuning: which weights of a model are trained, at which learning rates, and LoRA (section
+finetune).
 
 Names are those of the model's parameters, with * for anything: embeddings.*, *.bias. `danlu train`
 says what is trained; a pattern that matches no name is an error that lists the names."""
 
 # torch leaves the types of some of its methods open.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
-# pyright: reportUnknownArgumentType=false, reportPrivateUsage=false
+# pyright: reportUnknownArgumentType=false
+# torch gives the base of all batch normalizations a private name only.
+# pyright: reportPrivateUsage=false
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import cast
 
 from torch import Tensor, nn
 
@@ -37,7 +40,8 @@ def prepare_finetuning(module: nn.Module, finetune: FineTune, fresh: Sequence[st
     if finetune.lora is not None:
         if fresh is None:
             raise RunError(
-                "finetune.lora adds low-rank matrices to pretrained weights, and this model has none.",
+                "finetune.lora adds low-rank matrices to pretrained weights, and this model has "
+                "none.",
                 hint="set model.weights (an artifact), or choose model: pretrained",
             )
         targets, new = _targets(module, finetune.lora.targets), set(fresh)
@@ -92,7 +96,10 @@ def _storage_note(module: nn.Module, finetune: FineTune) -> str:
     if finetune.lora is None or finetune.lora.base == "float32":
         return ""
     few, full = quantized_bytes(module)
-    return f"; matrices that stay are kept in {finetune.lora.base}: {few / 1e6:,.3g} MB in place of {full / 1e6:,.3g}"
+    return (
+        f"; matrices that stay are kept in {finetune.lora.base}: "
+        f"{few / 1e6:,.3g} MB in place of {full / 1e6:,.3g}"
+    )
 
 
 def merge_adapters(module: nn.Module) -> None:
@@ -116,14 +123,15 @@ def learning_rate_shares(module: nn.Module, finetune: FineTune) -> dict[Tensor, 
 
 
 def split_by_rate(
-    groups: Iterable[Mapping[str, Any]], shares: Mapping[Tensor, float]
-) -> list[dict[str, Any]]:
+    groups: Iterable[Mapping[str, object]], shares: Mapping[Tensor, float]
+) -> list[dict[str, object]]:
     """The parameter groups, each divided by the factor on the learning rate of its parameters; the
     factor is the group's "learning_rate_scale"."""
-    result: list[dict[str, Any]] = []
+    result: list[dict[str, object]] = []
     for group in groups:
         by_share: dict[float, list[Tensor]] = {}
-        for parameter in group["params"]:
+        # "params" of a group is always its parameters, as torch.optim defines it
+        for parameter in cast("Iterable[Tensor]", group["params"]):
             by_share.setdefault(shares.get(parameter, 1.0), []).append(parameter)
         for share, parameters in sorted(by_share.items()):
             scale = {} if share == 1.0 else {"learning_rate_scale": share}

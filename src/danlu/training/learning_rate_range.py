@@ -1,4 +1,5 @@
-"""A good first learning rate, from short trainings at many rates, or from one training whose rate rises.
+"""A good first learning rate, from short trainings at many rates, or from one training whose rate
+rises.
 
 Where a recipe can be stacked (danlu.training.population), every rate has a training of its own, so
 a rate is judged by its own effect. Elsewhere the learning rate range test: the rate rises step by
@@ -70,8 +71,8 @@ def find_learning_rate(
     """
     if not registry.loss_facts(recipe.loss.name).scored:
         raise RunError(
-            f"the loss {recipe.loss.name} does not fall as a model gets better, so it says nothing of "
-            "a learning rate.",
+            f"the loss {recipe.loss.name} does not fall as a model gets better, so it says nothing "
+            "of a learning rate.",
             hint="try a few rates, and compare the generated samples",
         )
     if not reason_not_stackable(recipe):

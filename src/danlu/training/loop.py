@@ -36,7 +36,7 @@ from danlu.training.evaluation import as_plain_scores, deciding_score, without_n
 from danlu.training.finetuning import merge_adapters
 from danlu.training.nan_rows import find_nonfinite_rows
 from danlu.training.pretrained_weights import recipe_to_store, weights_of
-from danlu.training.run_folder import RunFolder, disk_errors_as, run_id
+from danlu.training.run_folder import RunFolder, RunRecord, disk_errors_as, run_id
 from danlu.training.setup import TrainingOverrides, build_training
 from danlu.training.state import StateFacts
 from danlu.training.step import NonFiniteError, grad_norm
@@ -84,7 +84,8 @@ def train(
                 ).run()
         except KeyboardInterrupt:  # outside the loop, where nothing needs saving
             raise Interrupted(
-                f"{interruption.name or 'interrupted'}: stopped; the checkpoints written so far are kept.",
+                f"{interruption.name or 'interrupted'}: stopped; "
+                "the checkpoints written so far are kept.",
                 exit_code=interruption.exit_code or 130,
                 hint="run the same command again: it resumes from the last checkpoint",
             ) from None
@@ -108,17 +109,17 @@ class Training:
         self.folder = folder
         self.interruption = interruption
         self.output: Output = output
-        self.resolved = folder.resolved()
+        recorded = folder.resolved()
         self.setup = build_training(
             recipe,
             fold,
-            self.resolved.get("placement"),
+            None if recorded is None else recorded.get("placement"),
             check_data=lambda data: folder.refuse_other_data(data.digest, data.table.origin),
             overrides=training_overrides,
         )
         if self.setup.start is not None:
             folder.refuse_other_weights(self.setup.start.digest, str(weights_of(recipe)))
-        self.resolved = self.resolved or {
+        self.resolved: RunRecord = recorded or {
             **self.setup.record(),
             "fold": list(fold) if fold else None,
         }
@@ -148,9 +149,17 @@ class Training:
         parts = [*recipe.watchers, *([stopping] if stopping is not None else [])]
         steps = self.checkpoints.steps()
         run = RunInfo(
-            self.folder.path, recipe, self.plan.total_steps, self.plan.steps_per_epoch, built.evaluator.metric, built.evaluator.better,
-            steps[-1] if steps else 0, self.output, built.trainable, built.sentences(),
-        )  # fmt: skip
+            self.folder.path,
+            recipe,
+            self.plan.total_steps,
+            self.plan.steps_per_epoch,
+            built.evaluator.metric,
+            built.evaluator.better,
+            steps[-1] if steps else 0,
+            self.output,
+            built.trainable,
+            built.sentences(),
+        )
         watchers = [registry.build_watcher(part, run) for part in parts]
         return Watchers(parts, watchers, beside)
 
@@ -178,8 +187,8 @@ class Training:
         if moved:
             self._tell(
                 "notice",
-                message=f"versions changed since this run began ({', '.join(moved)}): the last bits "
-                "may differ from those of an uninterrupted run.",
+                message=f"versions changed since this run began ({', '.join(moved)}): the last "
+                "bits may differ from those of an uninterrupted run.",
             )
         return self.state.step
 
@@ -311,7 +320,8 @@ class Training:
         self._save()
         self.checkpoints.wait()
         raise Interrupted(
-            f"{self.interruption.name} at step {n:,} of {self.plan.total_steps:,}: the state is saved.",
+            f"{self.interruption.name} at step {n:,} of {self.plan.total_steps:,}: "
+            "the state is saved.",
             exit_code=self.interruption.exit_code,
             hint="run the same command again: it resumes from there",
         )
@@ -327,8 +337,12 @@ class Training:
             if len(suspects) == len(error.rows)
             else "rows"
         )
-        where = f"{which} {', '.join(names)}{f' and {len(suspects) - 5:,} more' if len(suspects) > 5 else ''}"
-        message = f"step {error.step + 1:,}: {error.tensor} is NaN or infinite ({where}); it changed no weight."
+        more = f" and {len(suspects) - 5:,} more" if len(suspects) > 5 else ""
+        where = f"{which} {', '.join(names)}{more}"
+        message = (
+            f"step {error.step + 1:,}: {error.tensor} is NaN or infinite ({where}); "
+            "it changed no weight."
+        )
         hint = (
             "lower optimizer.learning_rate, set train.clip_norm, or look at these rows; "
             "train.on_nan can skip such updates"
@@ -409,7 +423,8 @@ class Training:
         if state.stopped:
             self._tell(
                 "notice",
-                message=f"stopped at step {state.step:,} of {self.plan.total_steps:,}: {state.stopped}.",
+                message=f"stopped at step {state.step:,} of {self.plan.total_steps:,}: "
+                f"{state.stopped}.",
             )
         best = state.best_step if state.best is not None else state.step
         provenance = {

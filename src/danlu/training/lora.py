@@ -9,6 +9,9 @@ QLoRA.
 Sources: Hu et al., 2021, arXiv:2106.09685; Dettmers et al., 2023, arXiv:2305.14314.
 """
 
+# torch's Module.named_modules has no return type, and a weight is Tensor | Module.
+# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
+
 from __future__ import annotations
 
 import math

@@ -1,8 +1,9 @@
-"""A model that starts from the weights of a finished artifact (model.weights) or of a checkpoint (model: pretrained)."""
+"""A model that starts from the weights of a finished artifact (model.weights) or of a checkpoint
+(model: pretrained)."""
 
 # torch leaves the types of some of its methods open.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
-# pyright: reportUnknownArgumentType=false, reportPrivateUsage=false
+# pyright: reportUnknownArgumentType=false
 
 from __future__ import annotations
 
@@ -100,8 +101,8 @@ def load_pretrained(
             if name in options
         ]
         raise ArtifactError(
-            "its weights were trained with other multipliers than the new model has (muP), and would "
-            "mean something else there.",
+            "its weights were trained with other multipliers than the new model has (muP), "
+            "and would mean something else there.",
             where=path,
             hint=f"give the model {', '.join(own).replace('None', 'null')}",
         )
@@ -111,7 +112,8 @@ def load_pretrained(
     fresh = [name for name in target if name not in fitting]
     notice = f"{len(fitting)} of {len(target)} tensors of the model are from {path}"
     if fresh:
-        notice += f"; initialized at random are {', '.join(fresh[:_LISTED])}{f' and {len(fresh) - _LISTED} more' if len(fresh) > _LISTED else ''}"
+        more = f" and {len(fresh) - _LISTED} more" if len(fresh) > _LISTED else ""
+        notice += f"; initialized at random are {', '.join(fresh[:_LISTED])}{more}"
     return PretrainedStart(digest, f"{notice}.", tuple(fresh))
 
 

@@ -66,8 +66,8 @@ class ProgressiveResizing:
         except (RuntimeError, ValueError, IndexError) as error:
             height, width = next(iter(small[name] for name in self.full)).shape[2:]
             raise PartError(
-                f"train.progressive_resizing starts with images of {height}x{width}, and this model "
-                "takes only the size it was built for.",
+                f"train.progressive_resizing starts with images of {height}x{width}, and this "
+                "model takes only the size it was built for.",
                 hint="leave progressive_resizing out, or choose a model such as cnn, resnet or vit",
             ) from error
         finally:

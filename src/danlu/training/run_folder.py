@@ -1,6 +1,7 @@
 """The folder of one run: which recipe it belongs to, its lock, and whether the run is finished.
 
-RUN/recipe.lock.yaml    the recipe with every default, and what was resolved: device, precision, threads, versions, data hash
+RUN/recipe.lock.yaml    the recipe with every default, and what was resolved: device, precision,
+                        threads, versions, data hash
 RUN/environment.json    system and installed packages
 RUN/metrics.jsonl       RUN/timings.jsonl   RUN/events*   RUN/checkpoints/   RUN/artifact/
 """
@@ -9,11 +10,11 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, NotRequired, TypedDict, cast
 
 from danlu.data.cache import PATH_OPTIONS
 from danlu.errors import DanluError, RecipeError, RunError, RunHeld
@@ -23,6 +24,37 @@ from danlu.system.atomic_files import remove_leftovers, replace_file, sha256
 
 LOCK = "recipe.lock.yaml"
 _SEAL = "# SHA-256 of all above: "
+
+
+class DataRecord(TypedDict):
+    """The data of a run: its origin, SHA-256, rows by split, kinds by column, decimal mark."""
+
+    origin: str
+    digest: str
+    rows: dict[str, int]
+    kinds: dict[str, str]
+    decimal: str
+
+
+class RunRecord(TypedDict):
+    """What was decided for a run: the section `resolved` of its lock file.
+
+    weights   SHA-256 of the pretrained weights that the model started from
+    fold      [k, folds] in a cross-validation
+    """
+
+    placement: dict[str, str | int | bool]
+    steps_per_epoch: int
+    total_steps: int
+    report_every: int
+    evaluate_every: int
+    save_every: int
+    batch_size: int
+    parameters: int
+    data: DataRecord
+    versions: dict[str, str]
+    weights: NotRequired[str]
+    fold: NotRequired[list[int] | None]
 
 
 class RunFolder:
@@ -87,10 +119,10 @@ class RunFolder:
         """Whether the folder has a lock file, which says what recipe it belongs to."""
         return (self.path / LOCK).is_file()
 
-    def resolved(self) -> dict[str, Any]:
-        """The section `resolved` of the lock file, {} for a new folder. Raises RunError where it
+    def resolved(self) -> RunRecord | None:
+        """The section `resolved` of the lock file, None for a new folder. Raises RunError where it
         cannot be read."""
-        return self._read().get("resolved") or {} if self.started else {}
+        return self._read().get("resolved") or None if self.started else None
 
     def _read(self) -> dict[str, Any]:
         path = self.path / LOCK
@@ -137,15 +169,16 @@ class RunFolder:
                 f"\n  and {len(changed) - 20} more" if len(changed) > 20 else ""
             )
             raise RunError(
-                f"this run folder belongs to another recipe. What differs (folder -> now):\n  {shown}",
+                "this run folder belongs to another recipe. What differs (folder -> now):\n"
+                f"  {shown}",
                 where=str(self.path),
                 hint="choose another --run folder, or remove this one to start over",
             )
 
     def refuse_other_data(self, digest: str, origin: str) -> None:
         """Raise RunError where the data changed since this run began."""
-        recorded = self.resolved().get("data", {}).get("digest")
-        if recorded is not None and recorded != digest:
+        recorded = self.resolved()
+        if recorded is not None and recorded["data"]["digest"] != digest:
             raise RunError(
                 f"{origin} has changed since this run began, so resuming would mix two data sets.",
                 where=str(self.path),
@@ -154,14 +187,15 @@ class RunFolder:
 
     def refuse_other_weights(self, digest: str, path: str) -> None:
         """Raise RunError where the pretrained weights are others than when this run began."""
-        if self.started and self.resolved().get("weights") != digest:
+        recorded = self.resolved()
+        if self.started and (recorded is None or recorded.get("weights") != digest):
             raise RunError(
                 f"model.weights ({path}) holds other weights than when this run began.",
                 where=str(self.path),
                 hint="choose another --run folder, or restore that artifact",
             )
 
-    def write_lock(self, recipe: Recipe, resolved: dict[str, Any]) -> str:
+    def write_lock(self, recipe: Recipe, resolved: RunRecord) -> str:
         """Write environment.json once, and the lock file where it differs; returns its text."""
         path = self.path / LOCK
         text = write_yaml({**recipe.as_dict(), "resolved": resolved})
@@ -175,7 +209,7 @@ class RunFolder:
         return text
 
 
-def comparable(tree: dict[str, Any]) -> dict[str, Any]:
+def comparable(tree: Mapping[str, object]) -> dict[str, object]:
     """A recipe without what may change between two starts of one run: the paths of its data and
     weights (their content is hashed), watchers, name, and how many checkpoints are kept."""
     copy = json.loads(json.dumps(tree))
@@ -193,13 +227,14 @@ def comparable(tree: dict[str, Any]) -> dict[str, Any]:
     return copy
 
 
-def run_id(recipe: Recipe, resolved: dict[str, Any]) -> str:
+def run_id(recipe: Recipe, resolved: RunRecord) -> str:
     """SHA-256 of recipe, data and placement: it identifies a run in its checkpoints."""
     compared = comparable(recipe.as_dict())
+    train = cast("dict[str, object]", compared["train"])  # a section of a recipe is a mapping
     whole = {
         "recipe": {
             **compared,
-            "train": {name: value for name, value in compared["train"].items() if name != "on_nan"},
+            "train": {name: value for name, value in train.items() if name != "on_nan"},
         },
         "data": resolved["data"]["digest"],
         "placement": resolved["placement"],
@@ -219,5 +254,6 @@ def disk_errors_as(folder: Path, error: type[DanluError]) -> Generator[None]:
         raise error(
             f"a file could not be written: {os_error.strerror or os_error}.",
             where=str(os_error.filename or folder),
-            hint="free some space and run the same command again: it resumes from the last checkpoint",
+            hint="free some space and run the same command again: "
+            "it resumes from the last checkpoint",
         ) from None

@@ -1,4 +1,5 @@
-"""What a training needs, built from its recipe: rows, batches, model, state, update, evaluation. The same at every start."""
+"""What a training needs, built from its recipe: rows, batches, model, state, update, evaluation.
+The same at every start."""
 
 from __future__ import annotations
 
@@ -38,6 +39,7 @@ from danlu.training import finetuning
 from danlu.training.evaluation import Evaluator
 from danlu.training.pretrained_weights import PretrainedStart, load_pretrained
 from danlu.training.progressive_resizing import ProgressiveResizing
+from danlu.training.run_folder import RunRecord
 from danlu.training.state import TrainingState
 from danlu.training.step import AdversarialStep, Step, SupervisedStep
 
@@ -142,10 +144,10 @@ class TrainingSetup:
             3.0 * work * examples.units * self.batches.batch_size, 1.0
         )
 
-    def record(self) -> dict[str, Any]:
+    def record(self) -> RunRecord:
         """What was decided for this run, as JSON values, for the lock file and the artifact."""
         data = self.data
-        return {
+        record: RunRecord = {
             "placement": self.placement.as_dict(),
             "steps_per_epoch": self.plan.steps_per_epoch,
             "total_steps": self.plan.total_steps,
@@ -162,8 +164,10 @@ class TrainingSetup:
                 "decimal": decimal_mark(data.table),
             },
             "versions": machine.versions(),
-            **({"weights": self.start.digest} if self.start is not None else {}),
         }
+        if self.start is not None:
+            record["weights"] = self.start.digest
+        return record
 
     def sentences(self) -> tuple[tuple[str, str], ...]:
         """(subject, sentence) pairs that describe the run to its user."""
@@ -181,7 +185,8 @@ class TrainingSetup:
             (
                 "model",
                 f"{recipe.model.name}, {self.trainable:,} trainable parameters; "
-                f"{recipe.optimizer.name}; {self.plan.total_steps:,} steps of {self.batches.batch_size} rows",
+                f"{recipe.optimizer.name}; {self.plan.total_steps:,} steps of "
+                f"{self.batches.batch_size} rows",
             ),
             (
                 "place",
@@ -193,7 +198,7 @@ class TrainingSetup:
 def build_training(
     recipe: Recipe,
     fold: tuple[int, int] | None = None,
-    decided: Mapping[str, Any] | None = None,
+    decided: Mapping[str, str | int | bool] | None = None,
     *,
     check_data: Callable[[Dataset], None] = lambda data: None,
     rates: tuple[float, Callable[[int], float]] | None = None,
@@ -306,7 +311,7 @@ def fresh_module(
     )
 
 
-def groups_over(module: torch.nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
+def groups_over(module: torch.nn.Module, recipe: Recipe) -> list[dict[str, object]]:
     """The parameter groups of a module for its optimizer.
 
     Groups of their own have parameters without weight decay, embeddings, and parameters with
@@ -385,7 +390,8 @@ def _refuse_without_validation(
         return
     if isinstance(schedule, ScoreSchedule):
         raise RunError(
-            f"schedule {recipe.schedule.name} goes by validation scores, and the validation split has no row.",
+            f"schedule {recipe.schedule.name} goes by validation scores, and the validation split "
+            "has no row.",
             hint="give data.split a share for validation, or choose another schedule",
         )
     if recipe.regularization.early_stopping is not None:
@@ -395,7 +401,7 @@ def _refuse_without_validation(
         )
 
 
-def parameter_groups(module: torch.nn.Module, optimizer: Part) -> list[dict[str, Any]]:
+def parameter_groups(module: torch.nn.Module, optimizer: Part) -> list[dict[str, object]]:
     """Matrices and kernels, which weight decay shrinks; then biases and norms, which it leaves
     alone (their size says nothing).
 
@@ -417,11 +423,16 @@ def parameter_groups(module: torch.nn.Module, optimizer: Part) -> list[dict[str,
     looked_up = [
         parameter for parameter in trainable if parameter.ndim >= 2 and parameter in tables
     ]
-    groups: list[dict[str, Any]] = [{"params": looked_up, "muon": False}] if looked_up else []
-    if not weight_decay_of(optimizer.options):
-        return [{"params": decayed + spared}, *groups] if decayed + spared else groups
-    groups = [*([{"params": decayed}] if decayed else []), *groups]
-    return [*groups, *([{"params": spared, "weight_decay": 0.0}] if spared else [])]
+    decays = bool(weight_decay_of(optimizer.options))
+    first = decayed if decays else decayed + spared
+    groups: list[dict[str, object]] = []
+    if first:
+        groups.append({"params": first})
+    if looked_up:
+        groups.append({"params": looked_up, "muon": False})
+    if decays and spared:
+        groups.append({"params": spared, "weight_decay": 0.0})
+    return groups
 
 
 def embedding_tables(module: torch.nn.Module) -> set[torch.Tensor]:

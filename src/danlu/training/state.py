@@ -1,4 +1,5 @@
-"""Everything that a training needs to go on, in memory, and the tensors and facts of it that a checkpoint holds."""
+"""Everything that a training needs to go on, in memory, and the tensors and facts of it that a
+checkpoint holds."""
 
 from __future__ import annotations
 

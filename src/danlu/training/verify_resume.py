@@ -1,4 +1,5 @@
-"""danlu verify-resume: a test, on the user's own recipe, that a killed run ends in the same bytes as one never killed.
+"""danlu verify-resume: a test, on the user's own recipe, that a killed run ends in the same bytes
+as one never killed.
 
 Both runs are real processes, and every kill is a real kill -9. Half of the kills come at a moment
 drawn uniformly over the life of the process, half while a checkpoint is being written. A run that
@@ -33,8 +34,8 @@ class Verdict:
     kills          kills in all
     inside_saves   those that left a half-written checkpoint
     runs           killed runs that ended and were compared
-    hashes         SHA-256 of every compared file of the uninterrupted run, by name: artifact, metric
-                   log, lock file, final checkpoint
+    hashes         SHA-256 of every compared file of the uninterrupted run, by name: artifact,
+                   metric log, lock file, final checkpoint
     differing      the files of killed runs that differ
     """
 
@@ -56,9 +57,15 @@ class Verdict:
     def sentence(self) -> str:
         """The result in one sentence."""
         runs = "run" if self.runs == 1 else f"{self.runs} runs"
-        met = f"{self.kills} kill{'s' * (self.kills > 1)} (kill -9), {self.inside_saves} inside a save"
+        met = (
+            f"{self.kills} kill{'s' * (self.kills > 1)} (kill -9), "
+            f"{self.inside_saves} inside a save"
+        )
         if self.equal:
-            return f"equal: after {met}, artifact, metric log and final checkpoint of the {runs} are the bytes of the unbroken run."
+            return (
+                f"equal: after {met}, artifact, metric log and final checkpoint of the {runs} are "
+                "the bytes of the unbroken run."
+            )
         return f"DIFFERENT after {met}: {', '.join(self.differing)}."
 
 

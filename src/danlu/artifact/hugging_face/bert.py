@@ -7,13 +7,13 @@ Source: modeling_bert.py of transformers 5; Devlin et al., 2019, arXiv:1810.0480
 
 # torch leaves the types of some of its methods open.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
-# pyright: reportUnknownArgumentType=false, reportPrivateUsage=false
+# pyright: reportUnknownArgumentType=false
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Required, TypedDict, cast
 
 import numpy as np
 import torch
@@ -57,6 +57,24 @@ _LAYER = {
     "feed_forward.down": "output.dense",
     "feed_forward_norm": "output.LayerNorm",
 }
+
+
+class BertConfig(TypedDict, total=False):
+    """What is read of a BERT's config.json; names and meanings are those of transformers."""
+
+    vocab_size: Required[int]
+    hidden_size: Required[int]
+    intermediate_size: Required[int]
+    num_hidden_layers: Required[int]
+    num_attention_heads: Required[int]
+    max_position_embeddings: Required[int]
+    hidden_act: str
+    position_embedding_type: str | None
+    is_decoder: bool
+    add_cross_attention: bool
+    pad_token_id: int | None
+    layer_norm_eps: float
+    tie_word_embeddings: bool
 
 
 @dataclass(frozen=True)
@@ -135,12 +153,12 @@ def _parts_of(module: nn.Module) -> BertParts | None:
 
 def config(
     parts: BertParts, task: str, size: int, codes: Mapping[int, int], labels: tuple[str, ...]
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """The config.json; `codes` gives the file's code of danlu's special ones."""
     encoder = parts.encoder
     block = cast("Block", encoder.stack.blocks[0])
     assert encoder.positions is not None and encoder.norm is not None
-    values: dict[str, Any] = {
+    values: dict[str, object] = {
         "architectures": [f"Bert{TASKS[task]}"],
         "model_type": "bert",
         "vocab_size": size,
@@ -218,11 +236,11 @@ def _chosen(weight: Tensor, rows: np.ndarray, missing: float) -> Tensor:
     return kept.masked_fill(lost.reshape(-1, *[1] * (kept.ndim - 1)), missing)
 
 
-# --- from there -----------------------------------------------------------------------------------------------------------
+# --- from there -----------------------------------------------------------------------------------
 
 
 def module_of(
-    config: Mapping[str, Any], kind: str, labels: int, weights: Mapping[str, Tensor], where: str
+    config: BertConfig, kind: str, labels: int, weights: Mapping[str, Tensor], where: str
 ) -> nn.Module:
     """A checkpoint as danlu's encoder, whose codes are those of the file; `kind` is one of TASKS'
     values.
@@ -300,7 +318,7 @@ def _put(parameter: Tensor, name: str, weights: Mapping[str, Tensor], where: str
     parameter.copy_(stored)
 
 
-def _sizes(config: Mapping[str, Any], where: str) -> StackSizes:
+def _sizes(config: BertConfig, where: str) -> StackSizes:
     odd = {
         "hidden_act is gelu": config.get("hidden_act", "gelu") != "gelu",
         "positions are absolute": config.get("position_embedding_type", "absolute")

@@ -1,15 +1,15 @@
-"""A Hugging Face checkpoint folder: written from an artifact of gpt or encoder, and read as such a model."""
+"""A Hugging Face checkpoint folder: written from an artifact of gpt or encoder, and read as such a
+model."""
 
 # torch leaves the types of some of its methods open.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
-# pyright: reportUnknownArgumentType=false, reportPrivateUsage=false
+# pyright: reportUnknownArgumentType=false
 
 from __future__ import annotations
 
 import importlib.util
 import json
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -68,7 +68,8 @@ def files_of(artifact: Contents) -> tuple[dict[str, bytes], TokenizerFile]:
     name = artifact.recipe.model.name
     if name not in ("gpt", "encoder"):
         raise ArtifactError(
-            f"only a gpt or an encoder can be written in the layout of Hugging Face, and this model is {name}.",
+            "only a gpt or an encoder can be written in the layout of Hugging Face, "
+            f"and this model is {name}.",
             where=where,
             hint="danlu predict and danlu generate use it as it is",
         )
@@ -224,14 +225,15 @@ def _kind_of_bert(folder: Path) -> str:
     if kind is None:
         wanted = " or ".join(f"Bert{kind}" for kind in bert.TASKS.values())
         raise DataError(
-            f"its config.json names {', '.join(named) or 'no architecture'}, and danlu's encoder is one of {wanted}.",
+            f"its config.json names {', '.join(named) or 'no architecture'}, "
+            f"and danlu's encoder is one of {wanted}.",
             where=str(folder),
             hint="use it as it is: model: pretrained",
         )
     return kind
 
 
-def _json(data: dict[str, Any]) -> bytes:
+def _json(data: dict[str, object]) -> bytes:
     return (json.dumps(data, indent=2, ensure_ascii=False) + "\n").encode()
 
 
@@ -241,8 +243,8 @@ def _refuse_different(
     farthest, largest = difference(module, folder, tokenizer, kind)
     if not farthest <= FARTHEST * max(largest, 1.0):
         raise ArtifactError(
-            f"transformers predicts otherwise than this model (logits differ by {farthest:.2g}), so "
-            "the folder is not written.",
+            f"transformers predicts otherwise than this model (logits differ by {farthest:.2g}), "
+            "so the folder is not written.",
             where=where,
             hint="report this: it is a bug in danlu",
         )

@@ -6,12 +6,12 @@ Source: modeling_llama.py of transformers 5; Touvron et al., 2023, arXiv:2302.13
 
 # torch leaves the types of some of its methods open.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
-# pyright: reportUnknownArgumentType=false, reportPrivateUsage=false
+# pyright: reportUnknownArgumentType=false
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Required, TypedDict, cast
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from danlu.errors import ArtifactError, DataError
 from danlu.layers.normalization import EPSILON
+from danlu.layers.parametrization import Readout
 from danlu.layers.tensors import from_array
 from danlu.layers.transformer.blocks import Block, StackSizes
 from danlu.layers.transformer.language_model import LanguageModel
@@ -45,6 +46,35 @@ _LAYER = {
 }
 
 
+class RopeParameters(TypedDict, total=False):
+    """The rotary positions of a Llama, as its config.json describes them."""
+
+    rope_type: str
+    rope_theta: float
+
+
+class LlamaConfig(TypedDict, total=False):
+    """What is read of a Llama's config.json; names and meanings are those of transformers."""
+
+    model_type: str
+    vocab_size: Required[int]
+    hidden_size: Required[int]
+    intermediate_size: Required[int]
+    num_hidden_layers: Required[int]
+    num_attention_heads: Required[int]
+    num_key_value_heads: int | None
+    head_dim: int | None
+    hidden_act: str
+    max_position_embeddings: int
+    rms_norm_eps: float
+    rope_parameters: RopeParameters | None
+    rope_scaling: Mapping[str, object] | None
+    rope_theta: float
+    attention_bias: bool
+    mlp_bias: bool
+    tie_word_embeddings: bool
+
+
 def refuse_others(options: Options, where: str) -> None:
     """Raise ArtifactError naming the options of a gpt that Llama does not have."""
     own_values = options.model_dump()
@@ -53,8 +83,8 @@ def refuse_others(options: Options, where: str) -> None:
         own = ", ".join(f"{name}: {own_values[name]}" for name in names)
         odd = [f"{name}: {NEEDED[name]}" for name in names]
         raise ArtifactError(
-            f"this gpt is not built like a Llama ({own}), and Hugging Face has no other network that "
-            "it fits.",
+            f"this gpt is not built like a Llama ({own}), and Hugging Face has no other network "
+            "that it fits.",
             where=where,
             hint=f"train one with {', '.join(odd).replace('False', 'false')}",
         )
@@ -62,7 +92,7 @@ def refuse_others(options: Options, where: str) -> None:
 
 def config(
     module: LanguageModel, context: int, size: int, codes: Mapping[int, int]
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """The config.json; `codes` gives the code of danlu's END and PADDING in the file."""
     block = cast("Block", module.stack.blocks[0])
     attention, feed_forward, rotary = block.attention, block.feed_forward, module.stack.rotary
@@ -114,9 +144,8 @@ def tensors(module: LanguageModel, rows: np.ndarray) -> dict[str, Tensor]:
                 ours, 1.0
             )  # type: ignore[operator]
     if module.head is not None:
-        named_tensors["lm_head.weight"] = _chosen(
-            module.head.weight * getattr(module.head, "multiplier", 1.0), rows
-        )
+        multiplier = module.head.multiplier if isinstance(module.head, Readout) else 1.0
+        named_tensors["lm_head.weight"] = _chosen(module.head.weight * multiplier, rows)
     return {
         name: tensor.detach().to("cpu", torch.float32).contiguous()
         for name, tensor in named_tensors.items()
@@ -128,9 +157,7 @@ def _chosen(weight_VD: Tensor, rows: np.ndarray) -> Tensor:
     return chosen.masked_fill(from_array(rows < 0)[:, None], 0.0)
 
 
-def module_of(
-    config: Mapping[str, Any], weights: Mapping[str, Tensor], where: str
-) -> LanguageModel:
+def module_of(config: LlamaConfig, weights: Mapping[str, Tensor], where: str) -> LanguageModel:
     """A checkpoint as danlu's gpt, whose codes are those of the file. DataError for what gpt is not
     built of, or a tensor that is missing."""
     sizes, theta = _sizes(config, where)
@@ -177,8 +204,8 @@ def _put(layer: nn.Module, name: str, weights: Mapping[str, Tensor], where: str)
     weight.copy_(stored)
 
 
-def _sizes(config: Mapping[str, Any], where: str) -> tuple[StackSizes, float]:
-    rope = config.get("rope_parameters") or {}
+def _sizes(config: LlamaConfig, where: str) -> tuple[StackSizes, float]:
+    rope: RopeParameters = config.get("rope_parameters") or {}
     scaled = rope.get("rope_type", "default") != "default" or bool(config.get("rope_scaling"))
     heads, width = int(config["num_attention_heads"]), int(config["hidden_size"])
     odd = {

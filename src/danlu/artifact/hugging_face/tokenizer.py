@@ -4,7 +4,8 @@ kind          in the file
 bytes         byte pairs without a merge, one code a byte
 bpe           as it is
 characters    one word a character
-file          the file that it came from, with its own codes (the network's rows are put in their order)
+file          the file that it came from, with its own codes (the network's rows are put
+              in their order)
 
 vocabulary    one word a word of a sentence that is split already (is_split_into_words)
 
@@ -41,7 +42,7 @@ class TokenizerFile:
     codes: dict[int, int]
     names: dict[int, str]
 
-    def config(self, context: int, *, encoder: bool = False) -> dict[str, Any]:
+    def config(self, context: int, *, encoder: bool = False) -> dict[str, object]:
         """The tokenizer_config.json; a language model begins a text with the end of another, an
         encoder with a mark of its own."""
         roles = {role: self.names[code] for code, role in _ROLES.items() if code in self.names}
@@ -50,9 +51,14 @@ class TokenizerFile:
         if encoder:
             roles |= {"cls_token": begin, "sep_token": end}
         return {
-            "tokenizer_class": "PreTrainedTokenizerFast", "bos_token": begin, "eos_token": end, **roles,
-            "model_max_length": context, "clean_up_tokenization_spaces": False, "padding_side": "right",
-        }  # fmt: skip
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "bos_token": begin,
+            "eos_token": end,
+            **roles,
+            "model_max_length": context,
+            "clean_up_tokenization_spaces": False,
+            "padding_side": "right",
+        }
 
     @property
     def suppressed_codes(self) -> list[int]:
@@ -81,7 +87,8 @@ def tokenizer_file(
         raise ArtifactError(
             f"a tokenizer of {tokenizer.kind} cannot be written as a tokenizer.json.",
             where=where,
-            hint="train with bpe, characters or bytes (data.transforms.text: [{name: tokenize, kind: bpe}])",
+            hint="train with bpe, characters or bytes "
+            "(data.transforms.text: [{name: tokenize, kind: bpe}])",
         )
     if tokenizer.lower:
         file.normalizer = _library().normalizers.Lowercase()

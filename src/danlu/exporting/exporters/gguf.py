@@ -20,7 +20,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 from pydantic import Field
@@ -136,7 +136,7 @@ def export(
     task = artifact.task
     limit = task.context if isinstance(task, ReadsRunningText) else 0
     context = int(limit or module.context)
-    config_json = llama.config(
+    config_json: dict[str, Any] = llama.config(
         module, context, tokenizer.size, {code: code for code in range(FIRST_TOKEN)}
     )
     writer = gguf.GGUFWriter(folder / FILE, "llama")
@@ -364,7 +364,8 @@ def network(data: bytes) -> LanguageModel:
                 dtype=np.float32,
             )
         )
-    return llama.module_of(config_json, weights, FILE)
+    # its keys are those that _METADATA names
+    return llama.module_of(cast("llama.LlamaConfig", config_json), weights, FILE)
 
 
 def card(run_info: RunInfo) -> list[str]:

@@ -1,4 +1,5 @@
-"""Many trainings of one architecture as one vectorised program: the weights of K trials are stacked and updated together.
+"""Many trainings of one architecture as one vectorised program: the weights of K trials are stacked
+and updated together.
 
 Begin with `loop`. `grouping` says which recipes can be stacked, `trial_state` holds what each trial
 has of its own, `stack` runs K models as one under torch.func.vmap, `batched_layers` gives layers a

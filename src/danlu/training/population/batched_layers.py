@@ -1,4 +1,5 @@
-"""Layers of K models as one: a template's layers get forms that run the weights of all models at once under torch.func.vmap.
+"""Layers of K models as one: a template's layers get forms that run the weights of all models at
+once under torch.func.vmap.
 
 vmap alone would multiply a batch that all models share K times, and would draw the dropout masks of
 all models from one generator. Here a shared batch is multiplied by the weights of all models in one
@@ -10,7 +11,7 @@ K models, B rows, I inputs, O outputs.
 
 # torch leaves the types of some of its methods open.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
-# pyright: reportUnknownArgumentType=false, reportPrivateUsage=false
+# pyright: reportUnknownArgumentType=false
 
 from __future__ import annotations
 
@@ -170,7 +171,9 @@ def _linear(layer: nn.Linear, x: Tensor) -> Tensor:
     if not under_vmap():
         return functional.linear(x, layer.weight, layer.bias)
     low_precision_KOI = layer.__dict__.get(LOW_PRECISION)
-    bias = [] if layer.bias is None else [layer.bias]
+    # torch types the bias as always there; nn.Linear(bias=False) has None
+    layer_bias = cast("Tensor | None", layer.bias)
+    bias = [] if layer_bias is None else [layer_bias]
 
     def multiply(
         x: ModelsTensor, weight: ModelsTensor, *bias: ModelsTensor

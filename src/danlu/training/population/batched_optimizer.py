@@ -1,4 +1,5 @@
-"""Each trial's own optimizer, applied to its row of a stack: one trial at a time, or all at once by the optimizer's pure update rule.
+"""Each trial's own optimizer, applied to its row of a stack: one trial at a time, or all at once by
+the optimizer's pure update rule.
 
 Large models are updated by the torch optimizers of their own trainings, whose fused kernels read
 and write a trial's weights once. For small models most of that time would be Python. There the

@@ -1,4 +1,5 @@
-"""Which recipes can be trained in one stack: those with the same shapes and data; what each trial has of its own may differ."""
+"""Which recipes can be trained in one stack: those with the same shapes and data; what each trial
+has of its own may differ."""
 
 from __future__ import annotations
 

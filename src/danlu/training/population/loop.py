@@ -1,4 +1,5 @@
-"""The training loop of a population: K recipes of one shape are trained together, as danlu.training.loop trains one.
+"""The training loop of a population: K recipes of one shape are trained together, as
+danlu.training.loop trains one.
 
 Every random number is that of the trial's own training: initial weights, the order of rows, dropout
 masks and augmentations are functions of (seed, step). So a trial in a stack has the losses and
@@ -186,10 +187,18 @@ class Population:
         metric, better = setup.evaluator.metric, setup.evaluator.better
         rate = learning_rate_of(recipe.optimizer.options)
         return TrialState(
-            number, recipe, module, planned, registry.build_schedule(recipe.schedule, planned.total_steps), rate,
-            stopping_watchers(recipe, None, planned, metric, better), metric, better,
-            recipe.regularization.restore_best and planned.evaluate_every > 0, sum(parameter.numel() for parameter in module.parameters()),
-        )  # fmt: skip
+            number,
+            recipe,
+            module,
+            planned,
+            registry.build_schedule(recipe.schedule, planned.total_steps),
+            rate,
+            stopping_watchers(recipe, None, planned, metric, better),
+            metric,
+            better,
+            recipe.regularization.restore_best and planned.evaluate_every > 0,
+            sum(parameter.numel() for parameter in module.parameters()),
+        )
 
     def _may_be_narrow(self) -> bool:
         """Whether only autocast and the optimizers' own kernels use matrices and gradients in every
@@ -502,9 +511,18 @@ class Population:
 
 def _outcome(trial: TrialState) -> Outcome:
     return Outcome(
-        trial.state or "complete", trial.cause, trial.scores, trial.step, trial.curve, trial.losses, trial.seconds,
-        trial.metric, trial.better, trial.best_step, trial.parameters,
-    )  # fmt: skip
+        trial.state or "complete",
+        trial.cause,
+        trial.scores,
+        trial.step,
+        trial.curve,
+        trial.losses,
+        trial.seconds,
+        trial.metric,
+        trial.better,
+        trial.best_step,
+        trial.parameters,
+    )
 
 
 def _stack_batches(batches: Sequence[Batch]) -> Batch:

@@ -1,11 +1,14 @@
-"""K models of one architecture as one: stacked weights, and one forward pass for all of them under torch.func.vmap.
+"""K models of one architecture as one: stacked weights, and one forward pass for all of them under
+torch.func.vmap.
 
 K models, B rows.
 """
 
 # torch leaves the types of some of its methods open.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
-# pyright: reportUnknownArgumentType=false, reportPrivateUsage=false
+# pyright: reportUnknownArgumentType=false
+# Module has no public access to its own tensors without those of its children.
+# pyright: reportPrivateUsage=false
 
 from __future__ import annotations
 

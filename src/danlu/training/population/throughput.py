@@ -1,4 +1,5 @@
-"""How many trials to train in one stack: a few steps of growing stacks are timed against one training."""
+"""How many trials to train in one stack: a few steps of growing stacks are timed against one
+training."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""What each trial of a population keeps to itself: its module, rate, schedule, plan, scores, and why it ended."""
+"""What each trial of a population keeps to itself: its module, rate, schedule, plan, scores, and
+why it ended."""
 
 from __future__ import annotations
 

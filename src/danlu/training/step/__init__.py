@@ -1,4 +1,5 @@
-"""One update: forward, loss, backward, checks, optimizer. Only this folder divides a loss and changes a weight.
+"""One update: forward, loss, backward, checks, optimizer. Only this folder divides a loss and
+changes a weight.
 
 formulas.py      the formulas of an update, shared by one model and a stack of models
 update.py        what every kind of update shares, in the order in which it happens

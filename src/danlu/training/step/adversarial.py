@@ -227,8 +227,8 @@ def _adversarial(module: nn.Module, penalised: bool) -> AdversarialModule:
     batch_norm = nn.modules.batchnorm._BatchNorm  # pyright: ignore[reportPrivateUsage] - the base of all
     if penalised and any(isinstance(layer, batch_norm) for layer in pair.discriminator.modules()):
         raise PartError(
-            "gradient penalties need a discriminator that judges each image by itself, and its batch "
-            "normalisation mixes the images of a batch.",
+            "gradient penalties need a discriminator that judges each image by itself, and its "
+            "batch normalisation mixes the images of a batch.",
             hint="set model.discriminator_normalization to spectral or none",
         )
     return pair

@@ -1,4 +1,5 @@
-"""One model, one loss: the gradient of the batch's mean loss, however many micro batches the batch is cut into."""
+"""One model, one loss: the gradient of the batch's mean loss, however many micro batches the batch
+is cut into."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""What every kind of update shares: learning rate, random draws, running statistics, penalties, clipping, averages."""
+"""What every kind of update shares: learning rate, random draws, running statistics, penalties,
+clipping, averages."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
     python benchmarks/exports.py [FAMILY ...] [--out benchmarks/results/exports-MACHINE.md]
 
 The families are the small recipes of tests/faults/family_recipes.py (which
-tests/contracts/test_families.py holds to be all of them), and linear, mlp and cnn. Each trains for
+tests/parts/test_families.py holds to be all of them), and linear, mlp and cnn. Each trains for
 some updates; the rows of the proof are made anew with another seed, or are the test and validation
 splits of the digits. Nothing is left out: a family that cannot be exported stands in the table with
 the reason."""

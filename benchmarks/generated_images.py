@@ -39,7 +39,9 @@ def rows_of(model: Artifact) -> tuple[Rows, dict[str, np.ndarray]]:
     examples = make_examples(
         model.task, model.preprocessor, whole, targets, split_rows(whole, alive, recipe), alive
     )
-    return Rows(examples.inputs, model.preprocessor.pixels, None, placement_for(Train())), examples.splits
+    return Rows(
+        examples.inputs, model.preprocessor.pixels, None, placement_for(Train())
+    ), examples.splits
 
 
 def metrics_of(model: Artifact, classifier: str) -> dict[str, Any]:

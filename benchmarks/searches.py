@@ -129,7 +129,9 @@ class Work:
         del recipe["tune"]
         checked = danlu.read_recipe(recipe)
         data = prepare(checked)
-        rows = Rows(data.arrays, data.preprocessor.pixels, data.target, placement_for(checked.train))
+        rows = Rows(
+            data.arrays, data.preprocessor.pixels, data.target, placement_for(checked.train)
+        )
         found: list[Any] = []
         for split in ("train", "validation"):
             batch = rows.gather(torch.from_numpy(data.splits[split]).to(self.device))

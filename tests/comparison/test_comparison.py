@@ -238,7 +238,9 @@ def test_lower_is_better_where_the_score_says_so(tmp_path: Path) -> None:
     facts = [ContestantFacts("loss", "lower", "loss", "lower", 30, 10, 5, "float32", 0.001, "")] * 2
     one = [result(0, 1, [(10, 2.0), (20, 1.0)], score=1.0)]
     other = [result(1, 1, [(10, 0.9), (20, 0.5)], score=0.5)]
-    found = summarize(["one", "other"], facts, [[], []], [0.1, 0.1], [one, other], 0.95, None, tmp_path)
+    found = summarize(
+        ["one", "other"], facts, [[], []], [0.1, 0.1], [one, other], 0.95, None, tmp_path
+    )
     assert [each.name for each in found.standings] == ["other", "one"] and found.target == 1.0
     assert found.standings[0].steps_to_target == 10 and found.standings[1].behind == 0.5
 

@@ -1,7 +1,7 @@
 """One small recipe for every family of models and kind of data, with what could break exact resume turned on. Each trains in seconds.
 
 The data is made here, with a fixed seed, so that the proof needs nothing but danlu. A family is a
-name and a function from a folder (for the files) to a recipe; tests/contracts/test_families.py
+name and a function from a folder (for the files) to a recipe; tests/parts/test_families.py
 holds that every task and every model stands in some of them."""
 
 from __future__ import annotations

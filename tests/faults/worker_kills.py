@@ -42,7 +42,9 @@ class Count:
 
     studies: int = 0
     equal: int = 0
-    killed: dict[str, int] = field(default_factory=lambda: {"worker": 0, "fork_server": 0, "study": 0})
+    killed: dict[str, int] = field(
+        default_factory=lambda: {"worker": 0, "fork_server": 0, "study": 0}
+    )
     orphans: int = 0
     differing: list[Any] = field(default_factory=list)
 

@@ -1,4 +1,4 @@
-"""What make.py and the tests of this folder share: paths, running danlu, comparing results.
+"""What make_golden.py and the tests of this folder share: paths, running danlu, comparing results.
 
 Sums of floats depend on the processor (the width of its vector units) and on the versions of the
 libraries. So results are equal to the last bit where this machine computes as the one does that

@@ -221,7 +221,7 @@ def end_early(
 
 
 def store(folder: Path, kept: Path) -> None:
-    """Copy what danlu wrote, but for what make.py says is left out."""
+    """Copy what danlu wrote, but for what make_golden.py says is left out."""
     shutil.copytree(folder, kept, ignore=shutil.ignore_patterns("plots", "events.out.tfevents.*"))
 
 

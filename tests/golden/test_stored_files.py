@@ -1,6 +1,6 @@
 """What an earlier danlu stored is read by this one, and leads to the same.
 
-Artifacts, unfinished runs and studies, exports, safekeeping: make.py says what lies where.
+Artifacts, unfinished runs and studies, exports, safekeeping: make_golden.py says what lies where.
 Everything is used in a copy of its folder, since reading may write beside it.
 """
 

@@ -86,7 +86,9 @@ def test_a_failing_coordinate_check_stops_before_any_trial(
     recipe: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Readout, "forward", nn.Linear.forward)  # its multiplier is left out
-    with pytest.raises(TrainingStopped, match="The best options at width 8 would not be the best at 128"):
+    with pytest.raises(
+        TrainingStopped, match="The best options at width 8 would not be the best at 128"
+    ):
         danlu.tune_at_width(recipe, 8, "study", overrides=["optimizer.learning_rate=0.003"])
     kept = json.loads(Path("study/coordinate_check.json").read_text())
     assert kept["adamw"]["passed"] is False

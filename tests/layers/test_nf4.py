@@ -143,7 +143,9 @@ def test_the_merged_model_is_a_plain_one_that_answers_as_the_paths_did(kind) -> 
     module = Blocks()
     names, kinds = list(module.state_dict()), [type(each) for each in module.modules()]
     total = sum(each.numel() for each in module.parameters())
-    said = prepare_finetuning(module, asked(base=kind, targets=["up"]), ["head.weight", "head.bias"])
+    said = prepare_finetuning(
+        module, asked(base=kind, targets=["up"]), ["head.weight", "head.bias"]
+    )
     assert f"kept in {kind}" in said and f"of {total + 4 * 28:,} weights" in said
     assert isinstance(module.blocks[0]["up"], LoraLinear)
     assert isinstance(module.blocks[1]["down"], FrozenQuantizedLinear)
@@ -265,7 +267,9 @@ def test_a_pretrained_checkpoint_learns_beside_four_bits(family, home, tmp_path)
         "finetune": {"lora": {"rank": 4, "base": "nf4"}},
     }  # fmt: skip
     built = build_training(read(recipe, registry))
-    closed = [each for each in built.state.module.modules() if isinstance(each, FrozenQuantizedLinear)]
+    closed = [
+        each for each in built.state.module.modules() if isinstance(each, FrozenQuantizedLinear)
+    ]
     assert len(closed) == (12 if family == "bert" else 8)
     assert any("kept in nf4" in notice for notice in built.data.notices)
     before = {name: each.clone() for name, each in built.state.live.items()}

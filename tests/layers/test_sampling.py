@@ -69,7 +69,9 @@ def test_the_filters_are_those_of_transformers_in_its_order() -> None:
     expected = LOGITS
     for each in chain:
         expected = each(tokens, expected)
-    assert torch.equal(sampling.filter_logits(LOGITS, Sampling(0.7, 20, 0.9, 0.02, 1.3), seen), expected)
+    assert torch.equal(
+        sampling.filter_logits(LOGITS, Sampling(0.7, 20, 0.9, 0.02, 1.3), seen), expected
+    )
 
 
 def test_tokens_are_drawn_as_often_as_they_are_likely() -> None:

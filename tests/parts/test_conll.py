@@ -117,8 +117,16 @@ def test_endings_mean_this_source_and_columns_keep_their_kind(tmp_path: Path) ->
 
 def test_lists_of_words_are_sequences_wherever_they_come_from() -> None:
     column = infer_column("w", [["a", "b"], [], None, ["c", None, "a"]])
-    assert [column.python_value(row) for row in range(4)] == [["a", "b"], [], None, ["c", None, "a"]]
-    assert infer_column("w", [[1, 2], [3]], ColumnOptions(kind="sequence")).python_value(0) == ["1", "2"]
+    assert [column.python_value(row) for row in range(4)] == [
+        ["a", "b"],
+        [],
+        None,
+        ["c", None, "a"],
+    ]
+    assert infer_column("w", [[1, 2], [3]], ColumnOptions(kind="sequence")).python_value(0) == [
+        "1",
+        "2",
+    ]
     asked = {"w": {"kind": "sequence"}}
     assert read_columns(asked, [{"w": "He lives."}], "rows").columns["w"].python_value(0) == [
         "He",

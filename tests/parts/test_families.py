@@ -24,7 +24,7 @@ OF_ROWS = {"linear", "mlp", "cnn", "python"}
 OF_CHECKPOINTS = {
     "pretrained",
     "keras",
-}  # tests/spine/test_pretrained.py and test_keras_model.py make some
+}  # tests/parts/test_pretrained.py and test_keras_model.py make some
 
 
 def named(part: Any) -> str:

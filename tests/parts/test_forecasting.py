@@ -591,7 +591,10 @@ def test_naive_forecasts_repeat_the_season_the_last_value_and_the_mean() -> None
         guesses["repeat_last"](at)[1, :, 0].tolist() == [13] * 5
         and (guesses["mean"](at) == 7).all()
     )
-    assert list(naive_forecasts.naive_forecasts(values, first, 1, 5, np.array([7.0]))) == ["repeat_last", "mean"]
+    assert list(naive_forecasts.naive_forecasts(values, first, 1, 5, np.array([7.0]))) == [
+        "repeat_last",
+        "mean",
+    ]
     assert naive_forecasts.seasonal_differences(values, first, np.arange(15), 3).tolist() == [3.0]
 
 
@@ -620,7 +623,10 @@ def test_origins_are_those_of_a_search_by_hand() -> None:
                 and owned[p + 1 : p + 1 + horizon].all()
                 and (not inside or owned[p - context + 1 : p + 1].all())
             ]
-            assert window_origins((first, last), owned, context, horizon, inside=inside).tolist() == found
+            assert (
+                window_origins((first, last), owned, context, horizon, inside=inside).tolist()
+                == found
+            )
 
 
 # --- folds

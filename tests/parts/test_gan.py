@@ -248,7 +248,9 @@ def test_class_agreement_counts_what_the_classifier_sees_by_the_names_of_classes
     own = InputSpec(
         "image", (1, 12, 12), mean=(0.5,), std=(0.5,)
     )  # another scale than that of the generator's images
-    metric.observer.use_classifier(Bright(), {"image": own}, ("b", "a"))  # and the classes in another order
+    metric.observer.use_classifier(
+        Bright(), {"image": own}, ("b", "a")
+    )  # and the classes in another order
     white, black = torch.full((1, 1, 12, 12), 0.7 / 0.25), torch.full((1, 1, 12, 12), -0.3 / 0.25)
     batch = Batch(
         {"image": torch.cat([black, black, white]), "class": torch.tensor([[0], [1], [1]])},

@@ -270,11 +270,11 @@ def test_every_model_takes_something_and_gives_all_it_says(name):
     if name in (
         "pretrained",
         "keras",
-    ):  # they begin with a file: tests/spine/test_pretrained.py, test_keras_model.py
+    ):  # they begin with a file: tests/parts/test_pretrained.py, test_keras_model.py
         return
     if (
         name == "gan"
-    ):  # two modules at odds, whose inputs only its task cuts: tests/spine/test_gan.py
+    ):  # two modules at odds, whose inputs only its task cuts: tests/parts/test_gan.py
         return
     given = {case.values[3].per for case in CASES if case.values[0] == name}
     assert given == set(getattr(registry.facts("models", name), "GIVES", ("row",)))

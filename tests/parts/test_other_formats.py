@@ -134,7 +134,9 @@ def test_a_program_holds_no_pickle_and_no_place_of_this_machine(program) -> None
     for name, content in members(program).items():
         assert not content.startswith((b"PK", b"\x80\x02", b"\x80\x04")), name
         assert b"site-packages" not in content and b".py" not in content, name
-    assert plain_program((program / "model.pt2").read_bytes()) == (program / "model.pt2").read_bytes()
+    assert (
+        plain_program((program / "model.pt2").read_bytes()) == (program / "model.pt2").read_bytes()
+    )
 
 
 def graph(change: Callable[[dict[str, Any]], Any]) -> Callable[[dict[str, bytes]], None]:

@@ -113,7 +113,9 @@ def test_a_head_for_other_classes_is_drawn_anew_and_told(checkpoints, texts, tmp
     folder = tiny.bert(tmp_path / "other", {0: "cat", 1: "dog"})
     built = begun(recipe(texts, folder))
     assert built.start.fresh == ("body.classifier.bias", "body.classifier.weight")
-    assert any("initialized at random are body.classifier" in notice for notice in built.data.notices)
+    assert any(
+        "initialized at random are body.classifier" in notice for notice in built.data.notices
+    )
     assert "body.bert.pooler.dense.weight" in begun(recipe(texts, checkpoints["bert"])).start.fresh
 
 

@@ -76,7 +76,9 @@ def framed(task: task_part.SequenceToSequence, answering: bool = False) -> Examp
 
 
 def batch_of(examples: Examples, rows: list[int]) -> Batch:
-    return Rows(examples.inputs, {}, examples.target, placement_for(Train())).gather(torch.tensor(rows))
+    return Rows(examples.inputs, {}, examples.target, placement_for(Train())).gather(
+        torch.tensor(rows)
+    )
 
 
 def model(task: task_part.SequenceToSequence, **options: Any) -> EncoderDecoder:

@@ -145,7 +145,11 @@ def test_a_text_that_llama_cpp_would_read_otherwise_is_counted() -> None:
         from danlu.tokenizing.bpe import bpe_library
 
         return np.array(
-            [bpe_library(tokenizer.pieces, tokenizer.merges).encode(text, add_special_tokens=False).ids]
+            [
+                bpe_library(tokenizer.pieces, tokenizer.merges)
+                .encode(text, add_special_tokens=False)
+                .ids
+            ]
         )
 
     assert share_read_alike(plain, codes(plain, "the the\n\nthe 12 (the)")) == 1.0

@@ -41,7 +41,9 @@ def framed(
     table = Table({"word": sequence_column("word", WORDS)}, "a.conll")
     targets = {} if target is None else {"tag": target}
     described = {"tokens": InputSpec("tokens", (3,), cardinalities=(20,))}
-    return task.make_examples({"tokens": tokens}, described, targets, splits or {"train": rows}, table)
+    return task.make_examples(
+        {"tokens": tokens}, described, targets, splits or {"train": rows}, table
+    )
 
 
 def test_tags_are_numbered_and_a_type_has_all_its_tags() -> None:
@@ -110,7 +112,9 @@ def test_words_and_tags_must_agree_in_number() -> None:
         framed(task, ragged([[5, 6, 7], [8, 8], [9, 5]]), target)
     assert caught.value.problem.where == "a.conll row 2"
     with pytest.raises(DataError, match="no input is a sequence"):
-        task.make_examples({"numbers": np.zeros((3, 1))}, {}, {}, {"data": np.arange(3)}, Table({}, "x"))
+        task.make_examples(
+            {"numbers": np.zeros((3, 1))}, {}, {}, {"data": np.arange(3)}, Table({}, "x")
+        )
 
 
 def test_rows_that_take_no_part_hold_no_tags() -> None:
@@ -132,7 +136,9 @@ def test_answers_are_as_long_as_their_words_and_name_spans() -> None:
         "spans": [{"start": 0, "stop": 2, "type": "NP"}],
     }
     assert answers[1] == {"prediction": ["B-VP"], "spans": [{"start": 0, "stop": 1, "type": "VP"}]}
-    told = task.complete_answers(answers, Table({"word": sequence_column("word", WORDS)}, "x"), [0, 1])
+    told = task.complete_answers(
+        answers, Table({"word": sequence_column("word", WORDS)}, "x"), [0, 1]
+    )
     assert told[0]["words"] == WORDS[0]
     assert told[0]["spans"] == [{"start": 0, "stop": 2, "type": "NP", "text": "the dog"}]
     raw = b"The dog, it runs"

@@ -144,7 +144,9 @@ def test_a_tokenizer_given_as_a_file_travels_in_the_state(tmp_path: Path) -> Non
 @pytest.mark.parametrize("kind", ["words", "characters", "bytes", "bpe"])
 def test_a_chain_of_tokens_is_stored_and_restored(kind: str) -> None:
     texts = column(*TEXTS * 3)
-    chain = column_pipeline.fit_pipeline(texts, [Part("tokenize", tokenize.Config(kind=kind))], ("tokens",))  # type: ignore[arg-type]
+    chain = column_pipeline.fit_pipeline(
+        texts, [Part("tokenize", tokenize.Config(kind=kind))], ("tokens",)
+    )  # type: ignore[arg-type]
     assert chain.input_kind == "tokens" and chain.cardinalities and chain.longest > 1
     said = chain.state("", arrays := {})
     schema = column_pipeline.column_schema(texts)

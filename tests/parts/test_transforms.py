@@ -412,7 +412,9 @@ def test_impute_tells_once_of_features_that_are_missing_together() -> None:
 def test_impute_fills_categories_booleans_and_dates() -> None:
     assert run("impute", words("b", "a", None, "b")).python_value(2) == "b"
     assert (
-        run("impute", words("b", "a", None), strategy="constant", value="none given").python_value(2)
+        run("impute", words("b", "a", None), strategy="constant", value="none given").python_value(
+            2
+        )
         == "none given"
     )
     assert run(
@@ -520,7 +522,13 @@ def test_log_draws_long_tails_together_and_leaves_even_features_alone() -> None:
 def test_group_rare_keeps_what_is_seen_often_enough() -> None:
     column = words(*["a"] * 5, *["b"] * 2, "c", None)
     result = run("group_rare", column, words("a", "b", "c", "new", None), minimum=3)
-    assert [result.python_value(row) for row in range(5)] == ["a", "(rare)", "(rare)", "(rare)", None]
+    assert [result.python_value(row) for row in range(5)] == [
+        "a",
+        "(rare)",
+        "(rare)",
+        "(rare)",
+        None,
+    ]
     none_rare = run("group_rare", words(*["a"] * 5, *["b"] * 5), words("a", "new"), minimum=3)
     assert [none_rare.python_value(row) for row in range(2)] == ["a", None]
     clash = run("group_rare", words(*["(rare)"] * 5, "b"), minimum=3)

@@ -131,7 +131,9 @@ def test_a_set_of_labels_needs_no_spelling() -> None:
 
 def test_a_missing_word_is_unknown_and_a_missing_row_is_empty() -> None:
     config, state = fitted(TRAIN, codes=["characters", "shape"], min_count=1)
-    column = sequence_column("words", [["the", None], [], ["cat"]], missing=np.array([False, True, False]))
+    column = sequence_column(
+        "words", [["the", None], [], ["cat"]], missing=np.array([False, True, False])
+    )
     made = vocabulary.apply(config, state, column)
     assert made.values[1, 0] == UNKNOWN
     assert made.values[1, 1] == UNKNOWN

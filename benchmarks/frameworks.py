@@ -191,7 +191,7 @@ def hand_over(network: str, folder: Path, most: int | None) -> tuple[dict[str, A
         if most is None
         else min(built.plan.steps_per_epoch, max(1, most // BATCH))
     )
-    described = data.examples.described
+    described = data.examples.input_specs
     (image,) = described
     order = torch.cat([built.batches.indices(step) for step in range(steps)]).numpy()
     pixels, labels = np.asarray(data.examples.inputs[image]), np.asarray(data.examples.target)

@@ -289,5 +289,5 @@ def test_a_pretrained_checkpoint_learns_beside_four_bits(family, home, tmp_path)
 
 
 def test_few_bits_need_learnt_weights(home) -> None:
-    with pytest.raises(RunError, match="starts from none"):
+    with pytest.raises(RunError, match="this model has none"):
         build_training(read(told(home, {"lora": {"base": "nf4"}}), registry))

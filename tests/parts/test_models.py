@@ -509,7 +509,7 @@ def test_a_cnn_takes_any_image_from_four_pixels_on(shape, design):
 def test_a_cnn_refuses_what_it_cannot_see():
     with pytest.raises(PartError, match="needs an image"):
         built("cnn", {}, {"numbers": NUMBERS})
-    with pytest.raises(PartError, match=r"4x4 pixels on.*3x9"):
+    with pytest.raises(PartError, match=r"4x4 pixels or more.*3x9"):
         built("cnn", {}, {"image": InputSpec("image", (1, 3, 9))})
 
 

@@ -186,4 +186,4 @@ def test_low_rank_paths_find_the_blocks_of_every_transformer(family: str, home: 
     built = build_training(
         read(recipe(home, family, finetune={"lora": {"rank": 2, "base": "nf4"}}), registry)
     )
-    assert any("beside 12 layers" in notice and "nf4" in notice for notice in built.data.notices)
+    assert any("in 12 layers" in notice and "nf4" in notice for notice in built.data.notices)

@@ -139,7 +139,7 @@ def test_what_holds_no_image_is_refused(name):
 
 def test_a_patch_larger_than_the_image_is_refused():
     with pytest.raises(
-        PartError, match="vit takes images from 9x9 pixels on, and those of image have 8x20"
+        PartError, match="vit takes images of 9x9 pixels or more, and those of image have 8x20"
     ):
         built("vit", (1, 8, 20), patch=9)
 

@@ -180,7 +180,7 @@ def begin(config: Config, module: nn.Module) -> tuple[str, str, tuple[str, ...]]
     notice = f"{own - len(fresh)} of {own} tensors of the model are those of {config.path}"
     return (
         digest,
-        f"{notice}; drawn anew are {', '.join(fresh)}." if fresh else f"{notice}.",
+        f"{notice}; initialized at random are {', '.join(fresh)}." if fresh else f"{notice}.",
         tuple(fresh),
     )
 

@@ -30,7 +30,7 @@ def test_a_study_on_ray_is_the_study_one_by_one_though_a_task_is_killed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     address, told, head = cluster
-    recipe = recipe_of(tmp_path, trials=2, steps=480)  # long enough to be caught at it
+    recipe = recipe_of(tmp_path, trials=2)
     expected = found.run(
         "tune", recipe, "tune.on=one_by_one", "--study", tmp_path / "one_by_one", "--json"
     ).out
@@ -64,7 +64,7 @@ def tasks(head: int) -> list[int]:
     found = []
     for each in psutil.Process(head).children(recursive=True):
         with contextlib.suppress(psutil.Error):
-            if " ".join(each.cmdline()).startswith("ray::_work"):
+            if " ".join(each.cmdline()).startswith("ray::_run_task"):
                 found.append(each.pid)
     return found
 

@@ -31,7 +31,6 @@ from danlu.compat.optuna_storage import StoredTrial
 from danlu.errors import RecipeError, RunError, nearest
 from danlu.recipe import Recipe, Space, Tune, as_plain, differences, write_yaml
 from danlu.search.pruners._base import Pruner
-from danlu.search.samplers._base import SamplerFacts
 from danlu.search.storage import TrialStorage
 from danlu.search.suggest import PRUNING, PastTrial, Suggester, import_optuna
 from danlu.system.atomic_files import replace_file
@@ -169,7 +168,7 @@ class Study:
     def budget(self) -> int | None:
         """How many trials there are in all; None where only `tune.minutes` limits them."""
         assert self.tune.sampler is not None
-        facts = registry.read_facts(SamplerFacts, "samplers", self.tune.sampler.name)
+        facts = registry.sampler_facts(self.tune.sampler.name)
         size = facts.size
         limits = [
             self.tune.budget,

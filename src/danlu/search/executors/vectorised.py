@@ -32,7 +32,6 @@ from danlu.search.executors.forks import Exchange, Fork, can_fork
 from danlu.search.executors.one_trial import run_trial
 from danlu.search.executors.scheduler import describe_exit
 from danlu.search.pruners._base import ExploitingPruner, PrunerFacts
-from danlu.search.samplers._base import SamplerFacts
 from danlu.search.study import Study, Trial
 from danlu.system import machine
 from danlu.system.placement import draw_seed, placement_for
@@ -195,7 +194,7 @@ def _batch_size(study: Study, room: int) -> int:
     pruner = study.tune.pruner
     if pruner is not None and exploits(pruner):
         return study.budget or room
-    facts = registry.read_facts(SamplerFacts, "samplers", study.tune.sampler.name)
+    facts = registry.sampler_facts(study.tune.sampler.name)
     if not facts.learns or study.budget is None:
         return min(room, study.budget or room)
     return max(1, min(room, math.ceil(study.budget / _BATCHES)))

@@ -30,7 +30,7 @@ test-newest:
 check: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/pyright
+	$(BIN)/pyright --pythonpath $(BIN)/python  # else pyright asks whichever python is first on the PATH
 	$(BIN)/python -m pytest -q tests/test_floors.py tests/test_names.py
 
 format: setup

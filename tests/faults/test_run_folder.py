@@ -14,6 +14,8 @@ from hard_recipes import RECIPES, write_table
 from lives import Lives, differing, fingerprint, last_checkpoint, write_recipe
 from test_signals import until
 
+from leftovers import left_by_a_killed_writer
+
 
 @pytest.fixture(scope="module")
 def whole(shelf_of_runs: Path, found: Lives) -> tuple[Path, Path]:
@@ -188,11 +190,11 @@ def test_a_kill_between_the_first_folder_and_the_lock_file_bars_nothing(
     run = tmp_path / "run"
     (run / "checkpoints").mkdir(parents=True)
     (run / ".held").touch()
-    (run / ".recipe.lock.yaml.0123abcd.writing").write_text("half")
+    left = left_by_a_killed_writer(run / "recipe.lock.yaml")
     (run / "metrics.jsonl").write_text('{"step": 1}\n')
     found.run("train", whole[0], "--run", run)
     assert differing(fingerprint(whole[1]), fingerprint(run)) == []
-    assert not (run / ".recipe.lock.yaml.0123abcd.writing").exists()
+    assert not left.exists()
 
 
 def test_a_damaged_artifact_is_refused_by_every_verb_that_reads_it(

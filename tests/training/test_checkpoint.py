@@ -12,6 +12,7 @@ import torch
 
 from danlu.errors import CheckpointError, RunError
 from danlu.training.checkpoint import Checkpoints
+from leftovers import left_by_a_killed_writer
 
 
 def tensors(step: int) -> dict[str, torch.Tensor]:
@@ -148,8 +149,7 @@ def test_a_disk_without_room_is_refused_before_any_work(
 
 def test_leftovers_of_a_killed_writer_are_removed_and_never_read(tmp_path: Path) -> None:
     saved(tmp_path, [3])
-    (tmp_path / ".step-0000000004.abcd.writing").mkdir()
-    (tmp_path / ".step-0000000004.abcd.writing" / "state.safetensors").write_bytes(b"half")
+    left_by_a_killed_writer(tmp_path / "step-0000000004")
     checkpoints = Checkpoints(tmp_path, "run", 2)
     checkpoints.prepare(tensors(0))
     found = checkpoints.newest()

@@ -39,6 +39,7 @@ from danlu.system.atomic_files import (
     not_found,
     read_checked,
     read_checked_json,
+    recover,
     require_inside,
     sha256,
     with_checksum,
@@ -93,6 +94,12 @@ class Contents:
 
 def write(path: Path, contents: Contents, lock: str) -> None:
     """Write the artifact folder, all or nothing; `lock` is the text of recipe.lock.yaml."""
+    with atomic_folder(path) as folder:
+        write_files(folder, contents, lock)
+
+
+def write_files(folder: Path, contents: Contents, lock: str) -> None:
+    """Write the files of an artifact into a folder of `atomic_folder`."""
     from safetensors.numpy import save as save_arrays
     from safetensors.torch import save as save_tensors
 
@@ -125,10 +132,9 @@ def write(path: Path, contents: Contents, lock: str) -> None:
             for name, content in data.items()
         },
     }
-    with atomic_folder(path) as folder:
-        for name, content in data.items():
-            write_file(folder / name, content)
-        write_file(folder / "artifact.json", with_checksum(manifest))
+    for name, content in data.items():
+        write_file(folder / name, content)
+    write_file(folder / "artifact.json", with_checksum(manifest))
 
 
 def find_artifact(path: str | Path) -> Path:
@@ -136,6 +142,8 @@ def find_artifact(path: str | Path) -> Path:
     ArtifactError that says what is there instead."""
     path = Path(path)
     for folder in (path, path / "artifact"):
+        if not folder.exists():
+            recover(folder)
         if (folder / "artifact.json").is_file():
             return require_inside(path, folder)
     if path.name == "artifact.json" and path.is_file():

@@ -41,7 +41,16 @@ def new(
             where=str(path),
             hint="choose another --out, or add --force",
         )
+    from danlu.system.atomic_files import replace_file
+
     text = danlu.draft(data, target, task)
-    path.write_text(text, encoding="utf-8")
+    try:
+        replace_file(path, text.encode())
+    except OSError as error:
+        raise DanluError(
+            f"the recipe cannot be written: {error.strerror or error}.",
+            where=str(path),
+            hint="choose another --out",
+        ) from None
     print(path)
     print_note(f"Read it through, then: danlu train {shlex.quote(str(path))}")

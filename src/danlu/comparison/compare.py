@@ -35,6 +35,8 @@ from danlu.system.signals import Interruption
 from danlu.training.run_folder import RunFolder, disk_errors_as
 
 _QUESTION_FILE = "question.json"
+# what a comparison writes
+NAMES = (_QUESTION_FILE, "sizes.json", "results", "runs", "comparison.*", "curves.*", "*.svg")
 
 
 def compare(
@@ -75,7 +77,12 @@ def compare(
     entrants = contestants(sources, among or {}, overrides)
     home = Path(run) if run is not None else Path("runs") / f"compare-{entrants[0].recipe.name}"
     try:
-        with Interruption(), keep_in_memory(), RunFolder(home), disk_errors_as(home, RunError):
+        with (
+            Interruption(),
+            keep_in_memory(),
+            RunFolder(home, NAMES),
+            disk_errors_as(home, RunError),
+        ):
             facts = _begin(
                 home, entrants, {"rates": rates, "seeds": seeds, "on": on, "metric": metric}
             )

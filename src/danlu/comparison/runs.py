@@ -23,6 +23,7 @@ from danlu.errors import RunError, nearest
 from danlu.recipe import Part, Recipe
 from danlu.search.executors.failure import describe_failure
 from danlu.system.atomic_files import read_checked_json, replace_file, with_checksum
+from danlu.system.own_folder import make_subfolder
 from danlu.training.evaluation import Evaluator, deciding_score, without_nonfinite
 from danlu.training.loop import train
 from danlu.training.population import (
@@ -290,7 +291,7 @@ class TrainingRunner:
     ) -> list[TrainingResult]:
         started_at = time.perf_counter()
         results = [self._train_alone(stack[0])] if len(stack) == 1 else self._train_stacked(stack)
-        path.parent.mkdir(exist_ok=True)
+        make_subfolder(path.parent)
         replace_file(
             path,
             with_checksum(

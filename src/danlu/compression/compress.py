@@ -53,12 +53,19 @@ from danlu.layers.vision.test_time_augmentation import AveragedViews
 from danlu.parts.losses._base import Loss
 from danlu.parts.optimizers._base import learning_rate_of
 from danlu.recipe import FineTune, Part, Recipe, Train
-from danlu.system.atomic_files import remove_leftovers, rename_folder, sha256
+from danlu.system.atomic_files import (
+    link_error,
+    recover,
+    remove_leftovers,
+    rename_folder,
+    replace_file,
+    sha256,
+)
 from danlu.system.placement import Placement, placement_for
 from danlu.terms import InputSpec, OutputSpec, Table
 from danlu.training.evaluation import Evaluator, as_plain_scores, without_nonfinite
 from danlu.training.loop import Output, train
-from danlu.training.run_folder import RunFolder
+from danlu.training.run_folder import RunFolder, disk_errors_as
 from danlu.training.setup import TrainingOverrides
 
 BATCHES = (1, 64)  # batch sizes whose latency is reported
@@ -282,7 +289,7 @@ class CompressedModel(Subject):
         started = self.folder / f"{folder.name}.of"
         if not started.is_file() or started.read_text() != training_overrides.digest:
             shutil.rmtree(folder, ignore_errors=True)
-            started.write_text(training_overrides.digest)
+            replace_file(started, training_overrides.digest.encode())
         try:
             artifact = train(
                 recipe, folder, output=self.output_mode, training_overrides=training_overrides
@@ -292,7 +299,7 @@ class CompressedModel(Subject):
             artifact = train(
                 recipe, folder, output=self.output_mode, training_overrides=training_overrides
             )
-        (self.folder / f"{folder.name}.done").touch()
+        replace_file(self.folder / f"{folder.name}.done", b"")
         return artifact
 
 
@@ -409,6 +416,7 @@ def compress(
     else:
         assert contents.path is not None
         path = contents.path.with_name(f"{contents.path.name}-compressed")
+    recover(path)
     _refuse_in_place(path, contents)
     with WorkingFolder(path) as folder:
         report = _compressed(contents, parts, folder, score, output)
@@ -420,7 +428,8 @@ def compress(
                 "allowed; nothing is kept.",
                 hint="use a milder compressor, train longer, or allow more with --max-drop",
             )
-        rename_folder(folder / "candidate", path)
+        with disk_errors_as(path, DataError):
+            rename_folder(folder / "candidate", path)
     report.artifact.path = path
     return report
 
@@ -446,9 +455,17 @@ class WorkingFolder:
 
     def __init__(self, target: Path) -> None:
         self.path = target.with_name(f".{target.name}.compressing")
-        self.folder_lock = RunFolder(self.path)
+        self.folder_lock = RunFolder(self.path, ("candidate", "training-*", "texts-*"))
 
     def __enter__(self) -> Path:
+        if self.path.is_symlink():
+            raise link_error(self.path)
+        if self.path.exists() and not self.folder_lock.is_ours and any(self.path.iterdir()):
+            raise DanluError(
+                "danlu needs this name for a working folder, and did not write this folder.",
+                where=str(self.path),
+                hint="move it away, or choose another --out",
+            )
         self.folder_lock.__enter__()
         for done in self.path.glob("training-*.done"):
             done.unlink()

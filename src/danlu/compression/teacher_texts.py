@@ -34,6 +34,7 @@ from danlu.parts.tasks._base import RewritesTexts
 from danlu.parts.tasks._targets import as_text
 from danlu.recipe import Train
 from danlu.system.atomic_files import read_checked_json, replace_file, sha256, with_checksum
+from danlu.system.own_folder import make_subfolder
 from danlu.system.placement import placement_for
 from danlu.terms import Column, InputSpec, Table
 
@@ -120,7 +121,7 @@ class TeacherTexts:
             self.folder
             / f"texts-{sha256(f'{self.digest}{digest}'.encode() + train.tobytes())[:16]}"
         )
-        folder.mkdir(exist_ok=True)
+        make_subfolder(folder)
         texts_by_row: list[Text] = [None] * len(train)
         for number, piece in enumerate(pieces):
             path = folder / f"{number:06}.json"

@@ -15,6 +15,7 @@ from danlu.reporting.slices import slices
 from danlu.reporting.study_data import StudyData
 from danlu.reporting.tables import write_tables
 from danlu.system.atomic_files import replace_file
+from danlu.system.own_folder import make_subfolder
 
 
 def write_study_report(folder: Path, study: StudyData, *, plots: bool | None = None) -> list[Path]:
@@ -31,7 +32,7 @@ def write_study_report(folder: Path, study: StudyData, *, plots: bool | None = N
     written = [folder / name for name in ("report.html", "trials.csv", "trials.parquet")]
     if plots or (plots is None and png.is_available()):
         home = folder / "plots"
-        home.mkdir(exist_ok=True)
+        make_subfolder(home)
         for figure in figures:
             replace_file(home / f"{figure.name}.png", png.draw(figure))
             written.append(home / f"{figure.name}.png")

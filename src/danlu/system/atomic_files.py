@@ -1,24 +1,61 @@
 """Atomic files: a reader, also after a crash, sees all of a file or folder, or nothing of it.
 
-They are written under another name, synced and renamed, and checked when they are read.
-Checkpoints, artifacts and the cache are written so."""
+They are written under another name, synced and renamed (danlu.system.staging), and checked when
+they are read. Whatever danlu writes is written so, but for logs, which are appended to."""
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import json
 import os
-import shutil
 import stat
-import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from danlu.errors import ArtifactError, nearest
+from danlu.errors import ArtifactError, RunError, nearest
 from danlu.system import encryption
+from danlu.system.staging import (
+    Staging,
+    create_file,
+    make_folder,
+    recover,
+    remove_leftovers,
+    staged,
+    sync_folder,
+    sync_tree,
+)
+
+__all__ = [
+    "LARGEST_FILE",
+    "LARGEST_MANIFEST",
+    "append",
+    "atomic_folder",
+    "create_file",
+    "link_error",
+    "make_folder",
+    "not_found",
+    "open_log",
+    "parse_checked",
+    "read_checked",
+    "read_checked_json",
+    "read_regular",
+    "recover",
+    "remove_folder",
+    "remove_leftovers",
+    "rename_folder",
+    "replace_file",
+    "require_inside",
+    "sha256",
+    "staged",
+    "sync_folder",
+    "sync_tree",
+    "with_checksum",
+    "write_file",
+]
 
 LARGEST_MANIFEST = 64 << 20  # bytes
 LARGEST_FILE = 1 << 40
@@ -29,24 +66,14 @@ def sha256(data: bytes | memoryview) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def sync_folder(folder: Path) -> None:
-    """Make the names in a folder survive a power cut."""
-    try:
-        handle = os.open(folder, os.O_RDONLY)
-    except OSError:  # Windows opens no folders
-        return
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
 def write_file(path: Path, data: bytes | memoryview) -> None:
-    """Write and sync one file in place, inside a folder that is renamed later."""
-    with path.open("wb") as file:
+    """Write one file into a folder of `atomic_folder`, which syncs it at its end. A link of this
+    name is not followed."""
+    # Windows lacks the second, and with the third it would change line ends
+    flags = os.O_TRUNC | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | flags, 0o666)
+    with os.fdopen(handle, "wb") as file:
         file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def append(file: io.FileIO, data: bytes) -> None:
@@ -57,54 +84,83 @@ def append(file: io.FileIO, data: bytes) -> None:
         rest = rest[file.write(rest) or 0 :]
 
 
-def replace_file(path: Path, data: bytes) -> None:
+def open_log(path: Path) -> io.FileIO:
+    """A file opened to be read, and appended to; it survives a power cut from `os.fsync` on.
+
+    Raises RunError where it is a link or no file. Where another name leads to the same bytes (a
+    hard link), this one gets a copy of them first."""
+    try:
+        handle = _open_log(path)
+        if os.fstat(handle).st_nlink > 1:
+            os.close(handle)
+            replace_file(path, read_regular(path, LARGEST_FILE))
+            handle = _open_log(path)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise link_error(path) from None
+        raise
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise RunError("this is not a regular file.", where=str(path), hint="remove it")
+    return os.fdopen(handle, "a+b", buffering=0)
+
+
+def _open_log(path: Path) -> int:
+    flags = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+    flags |= getattr(os, "O_NONBLOCK", 0)  # a pipe of this name would wait for its other end
+    new = not path.exists()
+    handle = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | flags, 0o666)
+    if new:
+        sync_folder(path.parent)
+    return handle
+
+
+def link_error(path: Path) -> RunError:
+    """The error for a link in a folder that is written to."""
+    return RunError(
+        "this is a link, and links in a folder are not followed when it is written to.",
+        where=str(path),
+        hint="remove the link, or put a copy of what it leads to in its place",
+    )
+
+
+def replace_file(path: Path, data: bytes | memoryview) -> None:
     """Replace one file atomically: a reader, and a run after a crash, sees the old bytes or the new
     ones."""
-    beside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.writing")
-    try:
-        write_file(beside, data)
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
-    sync_folder(path.parent)
+    remove_leftovers(path.parent, path.name)
+    with staged(path) as staging:
+        staging.write(data)
+        staging.commit()
 
 
 @contextmanager
 def atomic_folder(target: Path) -> Iterator[Path]:
-    """A new folder to write into. At the end of the block it is renamed to `target`, and replaces
-    an older `target`; where the block raises, nothing of it is left."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    beside = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.writing")
-    beside.mkdir()
-    try:
-        yield beside
-        sync_folder(beside)
-        rename_folder(beside, target)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
+    """A new folder to write into. At the end of the block all of it is synced and it gets the name
+    `target`, in place of an older `target`; where the block raises, nothing of it is left."""
+    make_folder(target.parent)
+    with staged(target) as staging:
+        staging.new.mkdir()
+        yield staging.new
+        rename_folder(staging.new, target, staging)
 
 
-def rename_folder(folder: Path, target: Path) -> None:
-    """Rename a folder to `target`, replacing what has that name; both names are synced."""
-    if target.exists():
-        old = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.old")
-        target.rename(old)
-        folder.rename(target)
-        shutil.rmtree(old, ignore_errors=True)
+def rename_folder(folder: Path, target: Path, staging: Staging | None = None) -> None:
+    """Rename a folder, in which everything is synced first, to `target`; what has that name is
+    replaced in the same step. `staging` is that of `target`, where the folder is its `new`."""
+    if staging is None:
+        with staged(target) as staging:
+            folder.rename(staging.new)
+            rename_folder(staging.new, target, staging)
     else:
-        folder.rename(target)
-    sync_folder(target.parent)
+        sync_tree(folder)
+        staging.commit()
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Remove what a killed writer left in `folder`. Only the process that holds the folder's lock
-    may call it."""
-    for pattern in (".*.writing", ".*.old"):
-        for path in folder.glob(pattern):
-            if path.is_dir():
-                shutil.rmtree(path, ignore_errors=True)
-            else:
-                path.unlink(missing_ok=True)
+def remove_folder(folder: Path) -> None:
+    """Remove a folder under another name: a kill leaves all of it or nothing under its own."""
+    with staged(folder, "old") as staging:
+        folder.rename(staging.new)
+        sync_folder(folder.parent)
 
 
 def not_found(path: Path, what: str) -> ArtifactError:

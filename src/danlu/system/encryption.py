@@ -40,6 +40,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from danlu.errors import ArtifactError, DataError, MissingExtra
+from danlu.system.staging import create_file
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -164,13 +165,10 @@ def read_secret(path: str | Path, most: int) -> bytes:
 
 
 def write_secret(path: str | Path, data: bytes) -> None:
-    """Write a new file that only its owner may read. Raises DataError where the name is taken."""
+    """Write a new file that only its owner may read, all or nothing. Raises DataError where the
+    name is taken."""
     try:
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+        create_file(Path(path), data, 0o600)
     except FileExistsError:
         raise DataError(
             "there is already a file of this name, and keys are not overwritten.", where=str(path)

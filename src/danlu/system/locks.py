@@ -27,7 +27,7 @@ class ProcessLease:
     def __enter__(self) -> ProcessLease:
         self.folder.mkdir(parents=True, exist_ok=True)
         self._handle = _open(self.folder / self.name)
-        _lock(self._handle, wait=False)
+        lock_file(self._handle, wait=False)
         return self
 
     def __exit__(
@@ -42,6 +42,13 @@ class ProcessLease:
             os.close(self._handle)
             self._handle = None
 
+    def abandon(self) -> None:
+        """End the lease as the end of its process does: the file stays, and is no longer locked, so
+        that others know this process to be gone."""
+        if self._handle is not None:
+            os.close(self._handle)
+            self._handle = None
+
     def is_alive(self, name: str) -> bool | None:
         """Whether the process with the lease `name` lives; None where this machine cannot know,
         because no such process ran here."""
@@ -53,7 +60,7 @@ class ProcessLease:
         except OSError:
             return None
         try:
-            return not _lock(handle, wait=False)
+            return not lock_file(handle, wait=False)
         finally:
             os.close(handle)
 
@@ -68,19 +75,23 @@ def exclusive(path: Path) -> Iterator[None]:
     """Hold the lock file `path` until the end of the block; wait while another process holds it."""
     handle = _open(path)
     try:
-        _lock(handle, wait=True)
+        lock_file(handle, wait=True)
         yield
     finally:
         os.close(handle)
 
 
 def _open(path: Path) -> int:
-    # Windows has no O_CLOEXEC
-    return os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o644)
+    """A lock file, made where it does not exist. Raises OSError where it is a link: what it leads
+    to is another's."""
+    # Windows has neither
+    flags = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0)
+    return os.open(path, os.O_RDWR | os.O_CREAT | flags, 0o644)
 
 
-def _lock(handle: int, wait: bool) -> bool:
-    """Whether this process holds the lock now; always where the system has no such locks."""
+def lock_file(handle: int, wait: bool) -> bool:
+    """Lock an open file until it is closed. Whether this process holds the lock now; always where
+    the system has no such locks."""
     try:
         import fcntl
     except ImportError:  # Windows

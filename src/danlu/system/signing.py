@@ -23,8 +23,12 @@ from danlu.system import encryption
 from danlu.system.atomic_files import (
     LARGEST_FILE,
     atomic_folder,
+    create_file,
     not_found,
     read_regular,
+    recover,
+    remove_leftovers,
+    replace_file,
     require_inside,
     sha256,
     write_file,
@@ -74,7 +78,10 @@ def encrypt(
     """
     folder = find_folder(path)
     key = _required_key(key_file, passphrase_file)
+    finished = _finish_interrupted(folder, out)
     files = {name: _read_bytes(folder / name) for name in file_names(folder)}
+    if finished and all(encryption.is_encrypted(data) for data in files.values()):
+        return folder
     if any(encryption.is_encrypted(data) for data in files.values()):
         raise ArtifactError("it is encrypted already.", where=str(folder))
     shared = encryption.EncryptedFolder.new(key)
@@ -112,8 +119,11 @@ def decrypt(
     """
     folder = find_folder(path)
     key = _required_key(key_file, passphrase_file)
+    finished = _finish_interrupted(folder, out)
     files = {name: _read_bytes(folder / name) for name in file_names(folder)}
     bare = [name for name, data in files.items() if not encryption.is_encrypted(data)]
+    if finished and len(bare) == len(files):
+        return folder
     if len(bare) == len(files):
         raise ArtifactError("it is not encrypted.", where=str(folder))
     if bare:
@@ -151,6 +161,7 @@ def sign(path: str | Path, signing_key: str | Path) -> Path:
     """
     folder = find_folder(path)
     private = _private_key(signing_key)
+    remove_leftovers(folder)
     hashes = _file_hashes(folder)
     public = _raw_bytes(private.public_key())
     values = {
@@ -161,15 +172,16 @@ def sign(path: str | Path, signing_key: str | Path) -> Path:
         "signature": b64encode(private.sign(_message(hashes))).decode(),
     }
     target = folder / SIGNATURE
-    beside = target.with_name(f".{SIGNATURE}.writing")
     data = json.dumps(values, indent=1).encode()
     first = _read_bytes(folder / file_names(folder)[0])
     if encryption.is_encrypted(first):
         key = encryption.current_key()
         assert key is not None, "the files were decrypted with it"
         data = encryption.read_header(str(folder), first).folder.encrypt_file(SIGNATURE, data, key)
-    write_file(beside, data)
-    beside.replace(target)
+    try:
+        replace_file(target, data)
+    except OSError as error:
+        raise _unwritable(target, error) from None
     return target
 
 
@@ -249,22 +261,32 @@ def verify_signature(path: str | Path, public_key: str | Path) -> Signed:
 
 def new_signing_key(path: str | Path) -> Path:
     """Write a new Ed25519 key pair: the private key to `path` (PEM, mode 0600), the public key to
-    `path`.pub. Returns the path of the public key. Raises DataError where `path` exists."""
+    `path`.pub. Returns the path of the public key. Raises DataError where one of both exists."""
     encryption.require_cryptography()
     from cryptography.hazmat.primitives import serialization as forms
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
     private = Ed25519PrivateKey.generate()
+    public = Path(f"{path}.pub")
+    if os.path.lexists(public):
+        raise DataError(
+            "there is already a file of this name, and keys are not overwritten.",
+            where=str(public),
+        )
     encryption.write_secret(
         path,
         private.private_bytes(forms.Encoding.PEM, forms.PrivateFormat.PKCS8, forms.NoEncryption()),
     )
-    public = Path(f"{path}.pub")
-    public.write_bytes(
-        private.public_key().public_bytes(
-            forms.Encoding.PEM, forms.PublicFormat.SubjectPublicKeyInfo
+    try:
+        create_file(
+            public,
+            private.public_key().public_bytes(
+                forms.Encoding.PEM, forms.PublicFormat.SubjectPublicKeyInfo
+            ),
         )
-    )
+    except OSError as error:  # a private key alone would bar the same command
+        Path(path).unlink(missing_ok=True)
+        raise _unwritable(public, error) from None
     return public
 
 
@@ -276,6 +298,8 @@ def find_folder(path: str | Path) -> Path:
     where there is none."""
     start = Path(path)
     for folder in (start, start / "artifact"):
+        if not folder.exists():
+            recover(folder)
         if any((folder / name).is_file() for name in MANIFESTS):
             return require_inside(start, folder)
     if not start.exists():
@@ -324,13 +348,25 @@ def _read_bytes(path: Path) -> bytes:
         ) from None
 
 
+def _finish_interrupted(folder: Path, out: str | Path | None) -> bool:
+    """Finish what a killed command left in a folder, or of it where it is to be replaced; whether
+    it is of the latter."""
+    remove_leftovers(folder)
+    return out is None and recover(folder.resolve())
+
+
+def _unwritable(path: Path, error: OSError) -> DataError:
+    return DataError(f"cannot be written: {error.strerror or error}.", where=str(path))
+
+
 def _write_folder(
     folder: Path, out: str | Path | None, files: dict[str, bytes], plain: dict[str, bytes]
 ) -> Path:
     """Write files to `out`, or in place of those of `folder`, after reading them again: their plain
     bytes must be those of `plain`."""
-    target = Path(out) if out is not None else folder
-    if out is not None and target.exists():
+    # of a folder that a link leads to, the folder itself is replaced
+    target = Path(out) if out is not None else folder.resolve()
+    if out is not None and os.path.lexists(target):
         raise DataError(
             "there is something of this name already.",
             where=str(target),
@@ -340,7 +376,7 @@ def _write_folder(
         with atomic_folder(target) as beside:
             for name, data in files.items():
                 path = beside / name
-                path.parent.mkdir(parents=True, exist_ok=True)
+                path.parent.mkdir(parents=True, exist_ok=True)  # synced with all of the folder
                 write_file(path, data)
                 if read_regular(path, LARGEST_FILE) != plain[name]:
                     raise ArtifactError(
@@ -348,10 +384,8 @@ def _write_folder(
                         where=str(folder / name),
                     )
     except OSError as error:
-        raise DataError(
-            f"cannot be written: {error.strerror or error}.", where=str(target)
-        ) from None
-    return target
+        raise _unwritable(target, error) from None
+    return target if out is not None else folder
 
 
 # --- signatures

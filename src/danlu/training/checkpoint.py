@@ -12,6 +12,7 @@ read is verified bit for bit before any of it is used."""
 from __future__ import annotations
 
 import copy
+import os
 import re
 import shutil
 from collections.abc import Callable, Mapping
@@ -25,10 +26,13 @@ from danlu.errors import CheckpointError, RunError
 from danlu.layers.tensors import bytes_of
 from danlu.system.atomic_files import (
     atomic_folder,
+    make_folder,
     read_checked,
     read_checked_json,
+    remove_folder,
     remove_leftovers,
     sha256,
+    staged,
     sync_folder,
     with_checksum,
     write_file,
@@ -57,11 +61,10 @@ class Checkpoints:
         """Raise RunError, before any work is done, where the folder cannot be written or the disk
         has no room for the checkpoints."""
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            make_folder(self.folder)
             remove_leftovers(self.folder)
-            probe = self.folder / ".probe"
-            write_file(probe, b"danlu")
-            probe.unlink()
+            with staged(self.folder / "probe") as probe:
+                probe.write(b"danlu")
         except OSError as error:
             raise RunError(
                 f"checkpoints cannot be written: {error.strerror or error}.",
@@ -167,12 +170,8 @@ class Checkpoints:
                 self._remove(old)
 
     def _remove(self, step: int) -> None:
-        # Renamed first: a kill during the removal leaves a hidden folder, never half a named one.
-        path = self.folder / f"step-{step:010d}"
-        hidden = self.folder / f".{path.name}.old"
-        shutil.rmtree(hidden, ignore_errors=True)
-        path.rename(hidden)
-        shutil.rmtree(hidden, ignore_errors=True)
+        # a kill during the removal leaves a hidden folder, never half a named one
+        remove_folder(self.folder / f"step-{step:010d}")
 
     # --- reading
 
@@ -245,6 +244,7 @@ class Checkpoints:
     def _set_aside(self, step: int) -> None:
         path = self.folder / f"step-{step:010d}"
         aside = path.with_name(f"{path.name}.damaged")
-        shutil.rmtree(aside, ignore_errors=True)
+        if os.path.lexists(aside):
+            remove_folder(aside)
         path.rename(aside)
         sync_folder(self.folder)

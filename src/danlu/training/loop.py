@@ -28,7 +28,7 @@ from danlu.parts.tasks._base import Calibrates
 from danlu.parts.watchers._base import RunInfo, Watcher, Watchers
 from danlu.recipe import Recipe
 from danlu.system import machine
-from danlu.system.atomic_files import rename_folder
+from danlu.system.atomic_files import atomic_folder
 from danlu.system.signals import Interruption
 from danlu.terms import Sample, TrainingEvent
 from danlu.training.checkpoint import Checkpoints
@@ -447,11 +447,11 @@ class Training:
             contents.changes = self.training_overrides.changes
         # its name marks the run as finished, so it is renamed only after it was read back and
         # compared
-        candidate, path = self.folder.path / ".artifact.writing", self.folder.path / "artifact"
-        artifacts.write(candidate, contents, self.lock)
-        released = load(candidate)
-        self._compare(released)
-        rename_folder(candidate, path)
+        path = self.folder.path / "artifact"
+        with atomic_folder(path) as candidate:
+            artifacts.write_files(candidate, contents, self.lock)
+            released = load(candidate)
+            self._compare(released)
         released.path = path
         self._tell("end")
         return released

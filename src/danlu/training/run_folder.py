@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -20,9 +20,20 @@ from danlu.data.cache import PATH_OPTIONS
 from danlu.errors import DanluError, RecipeError, RunError, RunHeld
 from danlu.recipe import FineTune, Recipe, as_plain, differences, read_yaml, write_yaml
 from danlu.system import machine
-from danlu.system.atomic_files import remove_leftovers, replace_file, sha256
+from danlu.system.atomic_files import make_folder, remove_leftovers, replace_file, sha256
+from danlu.system.own_folder import claim_folder
 
 LOCK = "recipe.lock.yaml"
+# what a training writes, besides event files, whose names are always new
+NAMES = (
+    "environment.json",
+    "metrics.jsonl",
+    "timings.jsonl",
+    "checkpoints",
+    "artifact",
+    "samples",
+)
+_HELD = ".held"  # locked while a process trains in the folder; marks it as danlu's
 _SEAL = "# SHA-256 of all above: "
 
 
@@ -58,20 +69,28 @@ class RunRecord(TypedDict):
 
 
 class RunFolder:
-    """A run folder, locked by this process inside the `with`. Raises RunHeld where another process
-    has the lock."""
+    """A run folder, locked by this process inside the `with`. `names` are those that are written.
 
-    def __init__(self, path: Path) -> None:
+    Raises RunHeld where another process has the lock; RunError where a name is a link, or belongs
+    to something that danlu did not write, and where the folder cannot be written."""
+
+    def __init__(self, path: Path, names: Sequence[str] = NAMES) -> None:
         self.path = path
+        self.names = names
         self._lock_file: int | None = None
 
     def __enter__(self) -> RunFolder:
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
+            make_folder(self.path)
+            was_ours = self.is_ours
+            claim_folder(
+                self.path, (_HELD, LOCK), is_ours=True, option="--run"
+            )  # the lock file says itself whose it is
+            claim_folder(self.path, self.names, is_ours=was_ours, option="--run")
             descriptor = os.open(
-                self.path / ".held",
-                # Windows has no O_CLOEXEC
-                os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0),
+                self.path / _HELD,
+                # Windows has neither
+                os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0),
                 0o644,
             )
         except OSError as error:
@@ -96,7 +115,8 @@ class RunFolder:
                 hint="wait for it, or choose another --run folder",
             ) from None
         self._lock_file = descriptor
-        remove_leftovers(self.path)
+        if was_ours:
+            remove_leftovers(self.path)
         return self
 
     def __exit__(
@@ -108,6 +128,14 @@ class RunFolder:
         if self._lock_file is not None:
             os.close(self._lock_file)
             self._lock_file = None
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether danlu has written to the folder before."""
+        held = self.path / _HELD
+        return self.started or (
+            held.is_file() and not held.is_symlink() and held.stat().st_size == 0
+        )
 
     @property
     def finished(self) -> bool:
@@ -157,6 +185,7 @@ class RunFolder:
                     hint="choose another --run folder",
                 )
             return
+        self._refuse_foreign_artifact()
         recorded, now = self._read(), recipe.as_dict()
         recorded.pop("resolved")
         if (
@@ -173,6 +202,15 @@ class RunFolder:
                 f"  {shown}",
                 where=str(self.path),
                 hint="choose another --run folder, or remove this one to start over",
+            )
+
+    def _refuse_foreign_artifact(self) -> None:
+        path = self.path / "artifact"
+        if not self.finished and (path.is_file() or (path.is_dir() and any(path.iterdir()))):
+            raise RunError(
+                "this run has not finished, so danlu did not write this, and would replace it.",
+                where=str(path),
+                hint="move it away",
             )
 
     def refuse_other_data(self, digest: str, origin: str) -> None:

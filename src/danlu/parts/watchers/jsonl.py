@@ -16,7 +16,7 @@ from typing import Any
 from danlu.errors import RunError
 from danlu.parts.watchers._base import RunInfo, Watcher
 from danlu.recipe import Options
-from danlu.system.atomic_files import append
+from danlu.system.atomic_files import append, open_log
 from danlu.terms import TrainingEvent
 
 
@@ -29,9 +29,9 @@ class Jsonl(Watcher):
 
     def __init__(self, run: RunInfo) -> None:
         self.path = run.folder / "metrics.jsonl"
-        self.file = self.path.open("a+b", buffering=0)
+        self.file = open_log(self.path)
         self.digest = hashlib.sha256()
-        self.timings = (run.folder / "timings.jsonl").open("ab", buffering=0)
+        self.timings = open_log(run.folder / "timings.jsonl")
 
     def hear(self, report: TrainingEvent) -> None:
         if report.kind not in ("train", "validation", "test"):

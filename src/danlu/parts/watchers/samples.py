@@ -13,6 +13,7 @@ from pydantic import Field
 from danlu.parts.watchers._base import RunInfo, SpeakingWatcher
 from danlu.recipe import Options
 from danlu.system.atomic_files import replace_file
+from danlu.system.own_folder import make_subfolder
 from danlu.terms import Sample, TrainingEvent
 
 
@@ -52,7 +53,7 @@ class Samples(SpeakingWatcher):
         if self.broken:
             return
         try:
-            self.folder.mkdir(exist_ok=True)
+            make_subfolder(self.folder)
             replace_file(self.folder / name, data)
         except OSError as error:
             self.broken = True

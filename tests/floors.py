@@ -88,17 +88,20 @@ INSIDE: Mapping[str, tuple[str, ...]] = {
         "metrics",
     ),
     "reading": (
-        "__init__ arrow charsets files growing_array hugging_face keras_file lines",
-        "audio_files class_folders date_formats image_files multi_file nested_lists "
+        "__init__ arrow decoded_size growing_array image_checks",
+        "charsets files hugging_face_config keras_file lines",
+        "foreign_folder",
+        "safetensors_header",
+        "audio_files class_folders date_formats hugging_face image_files multi_file nested_lists "
         "number_formats text_blocks word_lists",
         "inference without_pyarrow",
         "columns",
     ),
     "recipe": (
-        "options search_space tree",
+        "database_address options search_space tree",
         "describe messages sections short_forms",
         "diff json_schema resolve yaml12",
-        "compressor_list contradictions overrides",
+        "compressor_list contradictions overrides permissions yaml_writer",
         "check_search_space",
         "check",
         "load",
@@ -129,14 +132,16 @@ INSIDE: Mapping[str, tuple[str, ...]] = {
         "server",
     ),
     "system": (
-        "__init__ child_process encryption image_grid locks machine random_draws "
+        "__init__ child_process image_grid limited_process locks machine memory random_draws "
         "ray_cluster signals trust",
+        "staging",
+        "encryption",
         "atomic_files placement",
-        "signing",
+        "own_folder signing",
     ),
     "tokenizing": (
-        "factorize from_artifact unicode_classes",
-        "pretokenize tokenizer",
+        "factorize from_artifact pattern_cost tokenizer_trial unicode_classes",
+        "pretokenize tokenizer tokenizer_json",
         "bpe bytes characters words",
         "tokenizer_file",
         "__init__",

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from danlu.compat import telemetry
 from danlu.errors import DanluError as DanluError
 
 if TYPE_CHECKING:  # the same table for type checkers; tests/journeys/test_python_door.py compares
@@ -41,6 +42,7 @@ if TYPE_CHECKING:  # the same table for type checkers; tests/journeys/test_pytho
     from danlu.training.learning_rate_range import find_learning_rate as find_learning_rate
     from danlu.training.verify_resume import verify_resume as verify_resume
 
+telemetry.turn_off()  # before any other library is imported
 __version__ = "0.2.0"
 
 # Every public name, and the module that it is imported from when it is first used.
@@ -77,11 +79,15 @@ __all__ = sorted((*_HOMES, *_OWN))  # pyright: ignore[reportUnsupportedDunderAll
 def read_recipe(
     source: str | Path | Mapping[str, object],
     overrides: Sequence[str] | Mapping[str, object] = (),
+    *,
+    study: str | Path | None = None,
 ) -> Recipe:
     """The checked recipe of a YAML or JSON file or a dict, every default filled in.
 
     `overrides` change it first: "optimizer.learning_rate=0.1", or a dict of dotted names. No data
-    is read. Raises RecipeError with every problem at once.
+    is read. `study` is the folder of its search where that is not studies/<name>: a database
+    elsewhere needs danlu.system.trust.allow_remote(), as every address of another machine does.
+    Raises RecipeError with every problem at once.
 
     >>> source = {"name": "sklearn", "set": "iris"}
     >>> recipe = {"task": "classification", "data": {"source": source, "target": "target"},
@@ -91,7 +97,7 @@ def read_recipe(
     """
     from danlu import recipe, registry
 
-    return recipe.read(source, registry, overrides)
+    return recipe.read(source, registry, overrides, study)
 
 
 def recipe_schema() -> dict[str, object]:

@@ -19,6 +19,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from danlu.errors import PartError, did_you_mean, nearest
+from danlu.system.trust import remote_is_allowed as remote_is_allowed
 
 # Nothing here imports danlu.recipe (and so pydantic) before a part's options are asked for: a
 # listing answers at once.

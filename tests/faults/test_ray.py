@@ -38,6 +38,7 @@ def test_a_study_on_ray_is_the_study_one_by_one_though_a_task_is_killed(
     life = found.fresh(
         "tune",
         recipe,
+        "--allow-remote",
         "tune.on=ray",
         f"tune.address={address}",
         "--study",
@@ -81,10 +82,11 @@ def test_where_there_is_no_cluster_one_message_says_so(tmp_path: Path, found: Li
     life = found.run(
         "tune",
         recipe_of(tmp_path, trials=2),
+        "--allow-remote",
         "tune.on=ray",
-        "tune.address=nowhere",
+        "tune.address=127.0.0.1:1",
         "--study",
         tmp_path / "s",
         code=2,
     )
-    assert "there is no Ray cluster at nowhere" in life.err
+    assert "there is no Ray cluster at 127.0.0.1:1" in life.err

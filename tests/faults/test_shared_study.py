@@ -23,6 +23,7 @@ import danlu
 from danlu.data.dataset import keep_in_memory
 from danlu.search import storage
 from danlu.search.study import Study
+from danlu.system.trust import allow_remote
 
 SERVERS = [
     pytest.param(
@@ -61,7 +62,7 @@ def recipe(url: str, **tune: Any) -> danlu.Recipe:
 def test_studies_on_several_machines_end_exactly_as_many_trials_as_asked_for(
     server: Any, tmp_path: Path
 ) -> None:
-    with server() as url, keep_in_memory():
+    with server() as url, keep_in_memory(), allow_remote():
         about = recipe(url, trials=30, pruner="median")
         studies = [Study(about, tmp_path / f"machine-{number}" / "study") for number in range(4)]
         told: list[int] = []
@@ -93,7 +94,7 @@ def test_the_trials_of_a_machine_without_a_sign_of_life_are_taken_up_elsewhere(
     server: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(storage, "HEARTBEAT", 0.3)
-    with server() as url, keep_in_memory():
+    with server() as url, keep_in_memory(), allow_remote():
         about = recipe(url, trials=3)
         gone = Study(about, tmp_path / "gone" / "study")
         begun = gone.take(2)

@@ -196,7 +196,7 @@ def test_a_library_that_is_not_there_names_its_extra(
 ) -> None:
     changes = {"storage": "postgresql://danlu@127.0.0.1:1/danlu"} if extra == "databases" else {}
     (tmp_path / "iris.yaml").write_text(write_yaml(recipe(tune=changes)))
-    code = f"import sys; sys.modules[{library!r}] = None; sys.argv = ['danlu', 'tune', 'iris.yaml']; from danlu.cli.app import main; main()"
+    code = f"import sys; sys.modules[{library!r}] = None; sys.argv = ['danlu', 'tune', 'iris.yaml', '--allow-remote']; from danlu.cli.app import main; main()"
     said = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=200
     )

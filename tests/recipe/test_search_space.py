@@ -146,7 +146,7 @@ def test_conditions_that_go_round_are_refused(tmp_path: Path) -> None:
         ),
         ("  objectives: [{metric: r2}]\n", "the recipe does not measure r2"),
         ("  sampler: evolution\n", "evolution needs a range of numbers"),
-        ("  storage: redis://here\n", "tune.storage must match"),
+        ("  storage: redis://here\n", "tune.storage: an address of a database is sqlite:///FILE"),
         ("  on: elsewhere\n", "tune.on must be one of"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import sys
@@ -14,7 +15,8 @@ import pytest
 
 import danlu
 from danlu.errors import RunError
-from danlu.search.report import _without_password, note_study
+from danlu.recipe import parse_address
+from danlu.search.report import note_study
 from danlu.search.study import Study
 
 optuna = pytest.importorskip("optuna")
@@ -98,10 +100,14 @@ def test_a_folder_without_a_study_is_said(tmp_path: Path) -> None:
 
 
 def test_no_password_is_noted() -> None:
-    assert (
-        _without_password("postgresql://me:secret@host:5432/db") == "postgresql://me@host:5432/db"
-    )
-    assert _without_password("sqlite:///a.sqlite") == "sqlite:///a.sqlite"
+    for url, noted in [
+        ("postgresql://me:se%2Fcret@host:5432/db", "postgresql://me@host:5432/db"),
+        ("mysql://a%40b:c@[::1]/db?ssl_ca=%2Fa%26b", "mysql://a%40b@[::1]/db?ssl_ca=%2Fa%26b"),
+        ("sqlite:///a.sqlite", "sqlite:///a.sqlite"),
+    ]:
+        address = parse_address(url)
+        assert address.without_password() == noted
+        assert dataclasses.replace(address, password=None) == parse_address(noted)
 
 
 def test_optuna_reads_the_trials_and_their_values(study: Path) -> None:

@@ -22,6 +22,7 @@ from danlu.recipe import contains_point
 from danlu.search.executors.one_trial import run_trial
 from danlu.search.study import Study, Trial
 from danlu.system.locks import ProcessLease
+from danlu.system.trust import allow_remote
 
 SPACE = {
     "optimizer.learning_rate": {"low": 1e-4, "high": 0.1, "log": True},
@@ -326,7 +327,7 @@ def test_optuna_reads_the_study(tmp_path: Path) -> None:
 def test_a_storage_that_cannot_be_used_is_told_without_its_password(
     url: str, expected: str, tmp_path: Path
 ) -> None:
-    with pytest.raises(RunError, match=expected) as raised:
+    with allow_remote(), pytest.raises(RunError, match=expected) as raised:
         Study(recipe(storage=url), tmp_path / "study")
     assert "secret" not in str(raised.value)
 

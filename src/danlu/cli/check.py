@@ -5,13 +5,14 @@ from __future__ import annotations
 import typer
 
 import danlu
-from danlu.cli.options import AsJson, Overrides, RecipeFile
+from danlu.cli.options import AsJson, Overrides, RecipeFile, with_allow_remote
 from danlu.cli.output import print_json, print_note
 
 verbs = typer.Typer()
 
 
 @verbs.command()
+@with_allow_remote
 def check(recipe: RecipeFile, overrides: Overrides = None, as_json: AsJson = False) -> None:
     """Check a recipe without reading any data; prints it with every default."""
     from danlu.recipe import as_plain, write_yaml

@@ -8,7 +8,7 @@ import typer
 
 import danlu
 from danlu.cli import render
-from danlu.cli.options import AsJson, Quiet, with_allow_code
+from danlu.cli.options import AsJson, Quiet, with_allow_code, with_allow_remote
 from danlu.cli.output import print_json, print_note
 from danlu.errors import DanluError
 
@@ -16,6 +16,7 @@ verbs = typer.Typer()
 
 
 @verbs.command()
+@with_allow_remote
 @with_allow_code
 def compare(
     words: Annotated[

@@ -8,7 +8,14 @@ import typer
 
 import danlu
 from danlu.cli import render
-from danlu.cli.options import ArtifactFolder, AsJson, Quiet, with_allow_code, with_key
+from danlu.cli.options import (
+    ArtifactFolder,
+    AsJson,
+    Quiet,
+    with_allow_code,
+    with_allow_remote,
+    with_key,
+)
 from danlu.cli.output import print_json, print_note, progress_output
 
 if TYPE_CHECKING:
@@ -19,6 +26,7 @@ verbs = typer.Typer()
 
 @verbs.command()
 @with_key
+@with_allow_remote
 @with_allow_code
 def compress(
     artifact: ArtifactFolder,

@@ -122,6 +122,27 @@ AllowCode = Annotated[
 ]
 
 
+# --- permission to use what a recipe names outside its own run
+
+
+def _allow_remote(allowed: bool) -> bool:
+    if allowed:
+        from danlu.system.trust import allow_remote
+
+        allow_remote()
+    return allowed
+
+
+AllowRemote = Annotated[
+    bool,
+    typer.Option(
+        "--allow-remote",
+        callback=_allow_remote,
+        help="Use the Ray cluster, the database or the download that the recipe names.",
+    ),
+]
+
+
 # --- options whose callback does all there is to do
 
 
@@ -157,6 +178,11 @@ def _with_options(
 def with_allow_code(verb: Callable[Parameters, None]) -> Callable[Parameters, None]:
     """Give a verb --allow-code."""
     return _with_options(verb, {"allow_code": AllowCode}, default=False)
+
+
+def with_allow_remote(verb: Callable[Parameters, None]) -> Callable[Parameters, None]:
+    """Give a verb --allow-remote."""
+    return _with_options(verb, {"allow_remote": AllowRemote}, default=False)
 
 
 def with_key(verb: Callable[Parameters, None]) -> Callable[Parameters, None]:

@@ -7,13 +7,14 @@ from typing import Annotated
 import typer
 
 import danlu
-from danlu.cli.options import AsJson
+from danlu.cli.options import AsJson, with_allow_remote
 from danlu.cli.output import print_json
 
 verbs = typer.Typer()
 
 
 @verbs.command()
+@with_allow_remote
 def report(
     study: Annotated[
         str, typer.Argument(metavar="STUDY", help="The folder of a study.", show_default=False)

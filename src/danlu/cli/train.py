@@ -17,6 +17,7 @@ from danlu.cli.options import (
     Quiet,
     RecipeFile,
     with_allow_code,
+    with_allow_remote,
     with_key,
 )
 from danlu.cli.output import print_json, print_note, progress_output
@@ -31,6 +32,7 @@ verbs = typer.Typer()
 
 @verbs.command()
 @with_key
+@with_allow_remote
 @with_allow_code
 def train(
     recipe: RecipeFile,

@@ -9,7 +9,14 @@ import typer
 
 import danlu
 from danlu.cli import render
-from danlu.cli.options import AsJson, Overrides, Quiet, RecipeFile, with_allow_code
+from danlu.cli.options import (
+    AsJson,
+    Overrides,
+    Quiet,
+    RecipeFile,
+    with_allow_code,
+    with_allow_remote,
+)
 from danlu.cli.output import print_json, print_note, progress_output
 from danlu.errors import DanluError
 
@@ -17,6 +24,7 @@ verbs = typer.Typer()
 
 
 @verbs.command()
+@with_allow_remote
 @with_allow_code
 def tune(
     recipe: RecipeFile,
@@ -48,7 +56,9 @@ def tune(
     after Ctrl-C or a kill."""
     if transfer and at_width is None:
         raise DanluError("--transfer needs the width to search at.", hint="add --at-width 128")
-    checked = danlu.read_recipe(recipe, overrides or ())
+    # The name of the folder of a search at a width is known later; it is below studies as well.
+    folder = study or ("studies" if at_width is not None else None)
+    checked = danlu.read_recipe(recipe, overrides or (), study=folder)
     output = progress_output(as_json, quiet)
     if at_width is None:
         result = danlu.tune(checked, study, output=output, plots=None)

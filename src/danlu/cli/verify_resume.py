@@ -7,13 +7,14 @@ from typing import Annotated
 import typer
 
 import danlu
-from danlu.cli.options import AsJson, Overrides, RecipeFile, with_allow_code
+from danlu.cli.options import AsJson, Overrides, RecipeFile, with_allow_code, with_allow_remote
 from danlu.cli.output import print_json, print_note
 
 verbs = typer.Typer()
 
 
 @verbs.command()
+@with_allow_remote
 @with_allow_code
 def verify_resume(
     recipe: RecipeFile,

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
     from optuna.storages import RDBStorage
     from optuna.trial import TrialState
+    from sqlalchemy import Connection
 
 _OPTUNA_STATES = {
     "running": "RUNNING",
@@ -86,9 +87,12 @@ class TrialTable(ABC):
         """The trials with a number above `after`, and those with the given numbers, by number."""
 
     @abstractmethod
-    def add(self, first: int, trials: Sequence[NewTrial]) -> list[StoredTrial]:
+    def add(
+        self, first: int, trials: Sequence[NewTrial], connection: Connection | None = None
+    ) -> list[StoredTrial]:
         """Add running trials with the numbers `first`, first + 1, ..., the next ones of the
-        study."""
+        study. With a `connection` to a server they are part of its transaction, each with a
+        heartbeat, where the table is atomic."""
 
     @abstractmethod
     def replace_attribute(self, trials: Sequence[StoredTrial], name: str, value: Any) -> None:
@@ -118,6 +122,73 @@ class TrialTable(ABC):
     @abstractmethod
     def silent(self, trials: Sequence[StoredTrial], seconds: float) -> set[int]:
         """The numbers of those trials that had no heartbeat for so many seconds."""
+
+
+# The tables of an Optuna storage, where they cannot be asked for.
+_TABLES = frozenset(
+    {
+        "alembic_version",
+        "studies",
+        "study_directions",
+        "study_system_attributes",
+        "study_user_attributes",
+        "trial_heartbeats",
+        "trial_intermediate_values",
+        "trial_params",
+        "trial_system_attributes",
+        "trial_user_attributes",
+        "trial_values",
+        "trials",
+        "version_info",
+    }
+)
+
+
+def own_tables() -> frozenset[str]:
+    """The names of the tables that an Optuna storage may have."""
+    try:
+        from optuna.storages._rdb import models
+
+        return _TABLES | frozenset(models.BaseModel.metadata.tables)
+    except (ImportError, AttributeError):
+        return _TABLES
+
+
+def begin_study(
+    storage: RDBStorage, name: str, goals: Sequence[str], attributes: Mapping[str, Any]
+) -> None:
+    """Add a study without trials. `goals` says "maximize" or "minimize" of each objective.
+
+    It is stored together with its attributes or not at all, where Optuna's own tables are as they
+    are known here."""
+    from optuna.study import StudyDirection
+
+    directions = [StudyDirection[goal.upper()] for goal in goals]
+    try:
+        from optuna.storages._rdb import models
+
+        study, direction = models.StudyModel, models.StudyDirectionModel
+        attribute = models.StudyUserAttributeModel
+    except (ImportError, AttributeError):
+        study_id = storage.create_new_study(directions, name)
+        for key, value in attributes.items():
+            storage.set_study_user_attr(study_id, key, value)
+        return
+    from sqlalchemy.orm import Session
+
+    with Session(storage.engine) as session, session.begin():
+        row = study(study_name=name)
+        session.add(row)
+        session.flush()  # the database draws the key
+        key = row.study_id
+        session.add_all(
+            direction(study_id=key, direction=goal, objective=objective)
+            for objective, goal in enumerate(directions)
+        )
+        session.add_all(
+            attribute(study_id=key, key=name, value_json=json.dumps(value))
+            for name, value in attributes.items()
+        )
 
 
 def open_trial_table(storage: RDBStorage, study_id: int) -> TrialTable:
@@ -196,12 +267,14 @@ class SqlTrialTable(TrialTable):
             if key in stored:
                 stored[key].curve[int(evaluation)] = float(score)
 
-    def add(self, first: int, trials: Sequence[NewTrial]) -> list[StoredTrial]:
+    def add(
+        self, first: int, trials: Sequence[NewTrial], connection: Connection | None = None
+    ) -> list[StoredTrial]:
         """Add running trials, all or none."""
         from optuna.distributions import distribution_to_json
 
         added = []
-        with self._session() as session:
+        with self._session(connection) as session:
             for number, new in enumerate(trials, start=first):
                 row = self.trials(
                     study_id=self.study_id,
@@ -225,6 +298,8 @@ class SqlTrialTable(TrialTable):
                     self.attributes(trial_id=key, key=name, value_json=json.dumps(value))
                     for name, value in new.attributes.items()
                 )
+                if connection is not None:
+                    session.add(self.heartbeats(trial_id=key))
                 added.append(StoredTrial(number, key, "running", dict(new.attributes)))
         return added
 
@@ -336,10 +411,11 @@ class SqlTrialTable(TrialTable):
         }
 
     @contextmanager
-    def _session(self) -> Iterator[Any]:
+    def _session(self, connection: Connection | None = None) -> Iterator[Any]:
+        """A transaction of its own, or a part of that of a connection."""
         from sqlalchemy.orm import Session
 
-        with Session(self.storage.engine) as session, session.begin():
+        with Session(connection or self.storage.engine) as session, session.begin():
             yield session
 
 
@@ -373,7 +449,9 @@ class ApiTrialTable(TrialTable):
             )
         return sorted(stored, key=lambda trial: trial.number)
 
-    def add(self, first: int, trials: Sequence[NewTrial]) -> list[StoredTrial]:
+    def add(
+        self, first: int, trials: Sequence[NewTrial], connection: Connection | None = None
+    ) -> list[StoredTrial]:
         """Add running trials, one after another."""
         import optuna
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from danlu.recipe.check import check_recipe
 from danlu.recipe.compressor_list import parse_compressors
+from danlu.recipe.database_address import DatabaseAddress, parse_address
 from danlu.recipe.describe import describe_options
 from danlu.recipe.diff import differences
 from danlu.recipe.load import read, trial_recipe, with_changes
@@ -44,7 +45,8 @@ from danlu.recipe.sections import (
     Tune,
 )
 from danlu.recipe.tree import plain_data, split_values
-from danlu.recipe.yaml12 import read_yaml, write_yaml
+from danlu.recipe.yaml12 import read_yaml
+from danlu.recipe.yaml_writer import write_yaml
 
 __all__ = [
     "DEFAULTS",
@@ -55,6 +57,7 @@ __all__ = [
     "Catalogue",
     "ColumnOptions",
     "Data",
+    "DatabaseAddress",
     "Dimension",
     "FineTune",
     "Objective",
@@ -74,6 +77,7 @@ __all__ = [
     "describe_options",
     "differences",
     "on_shelf",
+    "parse_address",
     "parse_compressors",
     "plain_data",
     "read",

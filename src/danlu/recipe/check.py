@@ -12,6 +12,7 @@ from danlu.recipe.check_search_space import check_search_space, trial_checker
 from danlu.recipe.contradictions import note_contradictions
 from danlu.recipe.messages import NEW_RECIPE, format_value, is_slip
 from danlu.recipe.options import Catalogue, Part
+from danlu.recipe.permissions import note_addresses
 from danlu.recipe.resolve import Resolver
 from danlu.recipe.sections import KEYS, LISTS, NAME, PARTS, SECTIONS, Recipe
 from danlu.recipe.short_forms import long_section
@@ -19,15 +20,21 @@ from danlu.recipe.tree import Where
 
 
 def check_recipe(
-    tree: dict[str, Any], where: Where, catalogue: Catalogue, path: str = ""
+    tree: dict[str, Any],
+    where: Where,
+    catalogue: Catalogue,
+    path: str = "",
+    *,
+    explain: bool = True,
 ) -> Recipe:
     """The Recipe of a tree, every default filled in.
 
-    `where` holds the "file:line" of each value, `path` the file that the recipe came from.
+    `where` holds the "file:line" of each value, `path` the file that the recipe came from;
+    `explain` says whether hints are looked for.
     Raises RecipeError with all problems at once."""
     # a lock file adds the key "resolved"
     tree = {key: value for key, value in tree.items() if value is not None and key != "resolved"}
-    checking = Resolver(tree, where, catalogue)
+    checking = Resolver(tree, where, catalogue, explain)
     for key in tree:
         if key not in KEYS:
             checking.unknown(key, KEYS, (key,), "a recipe", "keys")
@@ -51,6 +58,7 @@ def check_recipe(
         if key in tree or key not in ("data", "tune", "compress")
     }
     note_contradictions(checking, parts, sections)
+    note_addresses(checking, sections)
     if "tune" in sections:
         space = (
             check_search_space(

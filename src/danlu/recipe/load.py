@@ -12,6 +12,7 @@ from danlu.recipe.check_search_space import in_order
 from danlu.recipe.messages import NEW_RECIPE
 from danlu.recipe.options import Catalogue
 from danlu.recipe.overrides import apply_overrides
+from danlu.recipe.permissions import PERMIT, file_elsewhere
 from danlu.recipe.sections import Recipe
 from danlu.recipe.tree import plain_data
 from danlu.recipe.yaml12 import read_yaml
@@ -25,11 +26,13 @@ def read(
     source: str | Path | Mapping[str, Any],
     catalogue: Catalogue,
     overrides: Sequence[str] | Mapping[str, Any] = (),
+    study: str | Path | None = None,
 ) -> Recipe:
     """The checked recipe of a file or dict, with `overrides` ("optimizer.learning_rate=0.1", or a
     dict of dotted names) applied.
 
-    Raises RecipeError with every problem at once; reads no data.
+    An SQLite database of a search lies in the folder `study` (default studies/<name>), unless the
+    caller permits another place. Raises RecipeError with every problem at once; reads no data.
     """
     if isinstance(source, Mapping):
         tree, where, path = plain_data(source, "recipe"), {(): "recipe"}, ""
@@ -47,7 +50,15 @@ def read(
             ]
         )
     tree, where = apply_overrides(tree, where, overrides, catalogue)
-    return check_recipe(tree, where, catalogue, path)
+    recipe = check_recipe(tree, where, catalogue, path)
+    tune = recipe.tune
+    if tune is None or tune.storage is None or catalogue.remote_is_allowed():
+        return recipe
+    elsewhere = file_elsewhere(tune, Path(study or Path("studies") / recipe.name))
+    if elsewhere:
+        line = where.get(("tune", "storage"), path or "recipe")
+        raise RecipeError([Problem(line, elsewhere, PERMIT)])
+    return recipe
 
 
 def _read_text(path: Path) -> str:

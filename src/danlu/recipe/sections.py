@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from danlu.recipe.database_address import parse_address
 from danlu.recipe.options import OnShelf, Options, Part, as_plain
 from danlu.recipe.search_space import Space
 from danlu.terms import Kind
@@ -322,6 +324,10 @@ class Train(Options):
     )
 
 
+_HOST = r"([\w.\-]+|\[[0-9A-Fa-f:.]+\])"
+_RAY_ADDRESS = rf"auto|local|{_HOST}:\d{{1,5}}|ray://{_HOST}(:\d{{1,5}})?"
+
+
 class Objective(Options):
     """What a tuning looks for."""
 
@@ -395,13 +401,15 @@ class Tune(Options):
     )
     address: str | None = Field(
         default=None,
-        description="Of ray: the address of a running cluster; null: a local one is started.",
+        description="Of ray: the address of a running cluster (HOST:PORT, ray://HOST:PORT, or auto "
+        "for the one of RAY_ADDRESS), with --allow-remote; null or local: a local one is started.",
     )
     storage: str | None = Field(
         default=None,
-        pattern=r"^(sqlite|postgresql|mysql)(\+\w+)?://",
+        json_schema_extra={"pattern": r"^(sqlite|postgresql|mysql)(\+\w+)?://"},
         description="Where trials are stored: sqlite:///FILE, postgresql://... or mysql://...; "
-        "null: study.sqlite in the study's folder.",
+        "null: study.sqlite in the study's folder. A server, and a file outside that folder, need "
+        "--allow-remote.",
     )
     folds: int | None = Field(
         default=None,
@@ -416,6 +424,21 @@ class Tune(Options):
         lt=2**63,
         description="Of the suggestions: the same seed and results, the same suggestions.",
     )
+
+    @field_validator("address")
+    @classmethod
+    def _address_is_of_ray(cls, value: str | None) -> str | None:
+        # Ray imports the module that any other word before :// names.
+        if value is not None and not re.fullmatch(_RAY_ADDRESS, value):
+            raise ValueError("must be auto, local, HOST:PORT or ray://HOST:PORT")
+        return value
+
+    @field_validator("storage")
+    @classmethod
+    def _storage_is_an_address(cls, value: str | None) -> str | None:
+        if value is not None:
+            parse_address(value)
+        return value
 
     @property
     def budget(self) -> int | None:

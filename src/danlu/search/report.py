@@ -11,16 +11,17 @@ from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
 
 from danlu.errors import RunError
-from danlu.recipe import Dimension
+from danlu.recipe import DatabaseAddress, Dimension
+from danlu.recipe.database_address import lies_inside
 from danlu.reporting import Objective, StudyData, write_study_report
 from danlu.reporting.study_data import Bilingual
-from danlu.search.storage import TrialStorage, sqlite_file
+from danlu.search.storage import TrialStorage, refuse_address
 from danlu.search.study import Study, to_record
 from danlu.search.suggest import import_optuna
 from danlu.system.atomic_files import replace_file
+from danlu.system.trust import remote_is_allowed
 
 STUDY_FILE = "study.json"
 _FACT_LABELS = {
@@ -37,7 +38,7 @@ def note_study(study: Study, executor: str) -> None:
     tune = study.tune
     description = {
         "name": study.recipe.name,
-        "storage": _without_password(study.url) if tune.storage else None,
+        "storage": study.address.without_password() if tune.storage else None,
         "objectives": [
             {"metric": metric, "direction": direction} for metric, direction in study.objectives
         ],
@@ -61,8 +62,9 @@ def report(
     """Write the report of the study in a folder; the files written, report.html first.
 
     `storage` is the URL of the study's database: give it where it needs a password, which
-    study.json does not hold. `plots`: whether PNG files are drawn; None: where matplotlib is
-    installed. Raises RunError where there is no study, MissingExtra.
+    study.json does not hold. A database outside of the folder that study.json names needs
+    danlu.system.trust.allow_remote(). `plots`: whether PNG files are drawn; None: where matplotlib
+    is installed. Raises RunError where there is no study, MissingExtra.
 
     >>> import danlu
     >>> recipe = {"task": "classification", "model": "mlp", "train": {"steps": 2},
@@ -75,8 +77,8 @@ def report(
     """
     folder = Path(study)
     description = _read_study_file(folder)
-    url = storage or description["storage"] or f"sqlite:///{folder / 'study.sqlite'}"
-    file = sqlite_file(url)
+    address = _database_of(folder, storage, description["storage"])
+    file = address.file
     if file is not None and not file.is_file():
         raise RunError(
             "the trials of this study are not there.",
@@ -87,7 +89,12 @@ def report(
     space = [_dimension(dimension) for dimension in description["space"]]
     import_optuna()
     trial_storage = TrialStorage(
-        url, folder.resolve().name, [objective.direction for objective in objectives], tuple(space)
+        address,
+        folder.resolve().name,
+        [objective.direction for objective in objectives],
+        tuple(space),
+        folder,
+        begin=None,
     )
     try:
         records = [
@@ -144,11 +151,21 @@ def _dimension(description: Mapping[str, Any]) -> Dimension:
     return Dimension(**arguments)
 
 
-def _without_password(url: str) -> str:
-    parts = urlsplit(url)
-    if parts.password is None:
-        return url
-    return urlunsplit(parts._replace(netloc=parts.netloc.replace(f":{parts.password}@", "@")))
+def _database_of(folder: Path, chosen: str | None, noted: str | None) -> DatabaseAddress:
+    """The database of a study: the one that the caller has chosen, or the one that study.json
+    names. Raises RunError for one outside of the folder that nobody has chosen or permitted."""
+    if chosen is not None:
+        return refuse_address(chosen)
+    file = folder / "study.sqlite"
+    address = DatabaseAddress("sqlite", file) if noted is None else refuse_address(noted)
+    inside = address.file is not None and lies_inside(address.file, folder)
+    if inside or remote_is_allowed():
+        return address
+    raise RunError(
+        f"the study's database is not in its folder: {address}.",
+        where=str(folder / STUDY_FILE),
+        hint="if you trust it, give it as --storage URL, or add --allow-remote",
+    )
 
 
 def _duration(seconds: float) -> str:

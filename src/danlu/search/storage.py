@@ -13,88 +13,143 @@ import contextlib
 import importlib
 import json
 import sqlite3
+import sys
 import threading
+import time
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from danlu.compat.optuna_storage import NewTrial, Parameter, StoredTrial, open_trial_table
+from danlu.compat.optuna_storage import (
+    NewTrial,
+    Parameter,
+    StoredTrial,
+    begin_study,
+    open_trial_table,
+    own_tables,
+)
 from danlu.errors import MissingExtra, RunError
-from danlu.recipe import Dimension, Space, same_value
+from danlu.recipe import DatabaseAddress, Dimension, Space, parse_address, same_value
+from danlu.recipe.database_address import CERTIFICATE_OPTIONS, DRIVERS, lies_inside
 from danlu.system.locks import exclusive
 from danlu.terms import Json
 
 if TYPE_CHECKING:
     from optuna.storages import RDBStorage
-    from sqlalchemy import Engine
+    from sqlalchemy import Connection, Engine
 
     from danlu.compat.optuna_storage import TrialTable
 
-_DRIVERS = {"postgresql": ("psycopg", "postgresql+psycopg"), "mysql": ("pymysql", "mysql+pymysql")}
+Answer = TypeVar("Answer")
+
 HEARTBEAT = 10.0  # seconds between two heartbeats, where machines share a server
 GRACE = 60  # seconds without a heartbeat after which a process counts as dead
+# How long a study tries to reach a server again that it has lost: a restart takes seconds, the
+# change to another server a minute.
+RECONNECT_SECONDS = 120.0
+_LONGEST_PAUSE = 2.0  # seconds between two attempts
+_CONNECT_SECONDS = 10  # that a server has to accept a connection
+
+
+class ConnectionLost(RunError):
+    """The server of a study's database does not answer now; it may later."""
+
+
+def refuse_address(url: str) -> DatabaseAddress:
+    """The parts of a database's address. Raises RunError where it is none."""
+    try:
+        return parse_address(url)
+    except ValueError as error:
+        raise RunError(f"{error}.", hint="look at tune.storage or --storage") from None
 
 
 class TrialStorage:
-    """The stored trials of one study; opened at the URL, and begun there where there is no study
-    `name`.
+    """The stored trials of one study; opened at the address, and begun there with the attributes
+    `begin` where there is no study `name` (None: it must be there).
 
-    `directions` says of each objective whether "higher" or "lower" is better. Raises RunError
-    where the database cannot be used or the study has other directions, MissingExtra.
+    `folder` is the study's: only below it are folders made. `directions` says of each objective
+    whether "higher" or "lower" is better. Where a server is lost later on, calls try to reach it
+    again for `patience` seconds; `is_interrupted` ends that wait. Raises RunError where the
+    database cannot be used, holds tables of something else, or the study has other directions;
+    MissingExtra.
     """
 
-    def __init__(self, url: str, name: str, directions: Sequence[str], space: Space) -> None:
-        self.url = url
+    def __init__(
+        self,
+        address: DatabaseAddress,
+        name: str,
+        directions: Sequence[str],
+        space: Space,
+        folder: Path,
+        begin: Mapping[str, Json] | None,
+    ) -> None:
+        self.address = address
         self.space = {dimension.name: dimension for dimension in space}
-        self.file = sqlite_file(url)
-        _import_libraries(url)
-        with _database_errors(url):
-            import optuna
-
+        self.file = address.file
+        self.folder = folder
+        self.patience = 0.0
+        self.is_interrupted: Callable[[], bool] = lambda: False
+        self._lock_connection: Connection | None = None
+        _import_libraries(address)
+        with _database_errors(address):
             # Two processes that create the tables at once would be in each other's way.
             with self._creation_lock():
-                self.optuna_storage = _open_optuna_storage(url, self.file)
-                study = optuna.create_study(
-                    storage=self.optuna_storage,
-                    study_name=name,
-                    directions=[
-                        "maximize" if direction == "higher" else "minimize"
-                        for direction in directions
-                    ],
-                    load_if_exists=True,
-                )
-            self.study_id = self.optuna_storage.get_study_id_from_name(name)
+                if self.file is not None:
+                    _refuse_other_tables(self.file)
+                self.optuna_storage = _open_optuna_storage(address, create=begin is not None)
+                self.study_id = self._find_or_begin(name, directions, begin)
             stored = [
                 "higher" if direction.name == "MAXIMIZE" else "lower"
-                for direction in study.directions
+                for direction in self.optuna_storage.get_study_directions(self.study_id)
             ]
         if stored != list(directions):
             raise RunError(
                 f"the study {name} has the objectives' directions {', '.join(stored)}, "
                 f"not {', '.join(directions)}.",
-                where=url,
+                where=str(address),
                 hint="choose another --study folder",
             )
         self.table = open_trial_table(self.optuna_storage, self.study_id)
         self.heartbeat: _Heartbeat | None = None
+        self.patience = RECONNECT_SECONDS
+
+    def _find_or_begin(
+        self, name: str, directions: Sequence[str], begin: Mapping[str, Json] | None
+    ) -> int:
+        with contextlib.suppress(KeyError):
+            return self.optuna_storage.get_study_id_from_name(name)
+        if begin is None:
+            raise RunError(f"there is no study {name} in this database.", where=str(self.address))
+        goals = ["maximize" if direction == "higher" else "minimize" for direction in directions]
+        begin_study(self.optuna_storage, name, goals, begin)
+        return self.optuna_storage.get_study_id_from_name(name)
 
     @contextmanager
     def _creation_lock(self) -> Iterator[None]:
         """Let one process at a time begin a study in a file, or in a server's database."""
         if self.file is not None:
-            self.file.parent.mkdir(parents=True, exist_ok=True)
+            self._check_folder(self.file.parent)
             with exclusive(self.file.with_name(f".{self.file.name}.lock")):
                 yield
             return
         import sqlalchemy
 
-        engine = sqlalchemy.create_engine(
-            _with_driver(self.url), poolclass=sqlalchemy.pool.NullPool
-        )
+        engine = _create_engine(self.address, poolclass=sqlalchemy.pool.NullPool)
         with _server_lock(engine, "danlu"):
             yield
+
+    def _check_folder(self, parent: Path) -> None:
+        """Make the folder of the database where it belongs to the study."""
+        if lies_inside(parent, self.folder):
+            parent.mkdir(parents=True, exist_ok=True)
+        elif not parent.is_dir():
+            raise RunError(
+                f"the study's storage cannot be used: there is no folder {parent}.",
+                where=str(self.address),
+                hint="make the folder; danlu makes none outside of the study's own",
+            )
 
     @property
     def on_server(self) -> bool:
@@ -108,18 +163,65 @@ class TrialStorage:
         self.optuna_storage.remove_session()
         self.optuna_storage.engine.dispose()
 
+    # --- a server that is lost for a while
+
+    def _retrying(self, work: Callable[[], Answer]) -> Answer:
+        """What `work` returns; where the server is lost meanwhile, it is done again from its
+        beginning once the server is back. `work` must be such that this does no harm.
+
+        Raises ConnectionLost after `patience` seconds, KeyboardInterrupt where the study is
+        interrupted meanwhile.
+        """
+        if self._lock_connection is not None:  # the whole of what holds the lock is done again
+            return work()
+        end, pause = time.monotonic() + self.patience, 0.1
+        while True:
+            try:
+                return work()
+            except ConnectionLost as lost:
+                if time.monotonic() >= end:
+                    raise
+                if pause == 0.1:
+                    _note_lost(lost, self.patience)
+            if self.is_interrupted():
+                raise KeyboardInterrupt
+            time.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
+
+    def exclusively(self, work: Callable[[], Answer]) -> Answer:
+        """What `work` returns, while no other process of the study does such work.
+
+        Where a server is lost meanwhile, nothing of `begin` is stored, and `work` is done again
+        from its beginning."""
+
+        def locked() -> Answer:
+            with self._exclusive():
+                return work()
+
+        return self._retrying(locked)
+
     # --- attributes of the study
 
     def study_attributes(self) -> dict[str, Any]:
         """The attributes of the study (JSON values), by name."""
-        return self.optuna_storage.get_study_user_attrs(self.study_id)
+
+        def read() -> dict[str, Any]:
+            with _database_errors(self.address):
+                return self.optuna_storage.get_study_user_attrs(self.study_id)
+
+        return self._retrying(read)
 
     def set_study_attribute(self, name: str, value: Json) -> None:
         """Store an attribute of the study in place of its old value."""
-        self.optuna_storage.set_study_user_attr(self.study_id, name, value)
+
+        def store() -> None:
+            with _database_errors(self.address):
+                self.optuna_storage.set_study_user_attr(self.study_id, name, value)
+
+        self._retrying(store)
 
     @contextmanager
-    def exclusive(self) -> Iterator[None]:
+    def _exclusive(self) -> Iterator[None]:
         """Let one process at a time, of all that share the study, run what is inside. The lock ends
         with its process."""
         if self.file is not None:
@@ -127,27 +229,35 @@ class TrialStorage:
                 yield
             return
         lock = _server_lock(self.optuna_storage.engine, f"danlu {self.study_id}")
-        with _database_errors(self.url), lock:
-            yield
+        with _database_errors(self.address), lock as self._lock_connection:
+            try:
+                yield
+            finally:
+                self._lock_connection = None
 
     # --- trials
 
     def read(self, after: int = -1, numbers: Sequence[int] = ()) -> list[StoredTrial]:
         """The trials with a number above `after`, and those with the given numbers, by number."""
-        with self._table() as table:
-            return table.read(after, numbers)
+
+        def read() -> list[StoredTrial]:
+            with self._table() as table:
+                return table.read(after, numbers)
+
+        return self._retrying(read)
 
     def begin(self, first: int, attributes: Sequence[Mapping[str, Any]]) -> list[StoredTrial]:
         """Store new running trials with the numbers `first`, first + 1, ..., all or none.
 
         Each has its attributes, among them `values`: the plain values by dotted name. Call it
-        inside `exclusive`.
+        inside `exclusively`: on a server the trials are stored by the transaction that holds the
+        lock, so a lock that is lost stores nothing.
         """
         trials = [
             NewTrial(of_trial, self._parameters(of_trial["values"])) for of_trial in attributes
         ]
         with self._table() as table:
-            return table.add(first, trials)
+            return table.add(first, trials, self._lock_connection)
 
     def _parameters(self, values: Mapping[str, Any]) -> dict[str, Parameter]:
         """Values as Optuna's tools read them; a choice that is a list or a mapping is its JSON
@@ -155,21 +265,32 @@ class TrialStorage:
         return {name: _parameter(self.space[name], value) for name, value in values.items()}
 
     def set_owner(self, trial: StoredTrial, owner: str) -> None:
-        """Have a running trial belong to another process. Call it inside `exclusive`."""
-        self.optuna_storage.set_trial_user_attr(trial.key, "owner", owner)
+        """Have a running trial belong to another process. Call it inside `exclusively`."""
+        with _database_errors(self.address):
+            self.optuna_storage.set_trial_user_attr(trial.key, "owner", owner)
+            if self.on_server:
+                self.table.beat([trial.key])
         trial.attributes["owner"] = owner
 
     def release(self, trials: Sequence[StoredTrial]) -> None:
         """Have running trials belong to no process, except those that got another owner
         meanwhile."""
-        with self._table(decides=True) as table:
-            table.replace_attribute(trials, "owner", "")
+
+        def replace() -> None:
+            with self._table(decides=True) as table:
+                table.replace_attribute(trials, "owner", "")
+
+        self._retrying(replace)
 
     def store_curves(self, curves: Mapping[int, Mapping[int, float]]) -> None:
         """Store new points of running trials' curves, by the trials' keys; a trial that another
         process ended keeps its own."""
-        with self._table() as table:
-            table.store_curves(curves)
+
+        def store() -> None:
+            with self._table() as table:
+                table.store_curves(curves)
+
+        self._retrying(store)
 
     def finish(
         self,
@@ -180,11 +301,20 @@ class TrialStorage:
         curve: Mapping[int, float],
     ) -> bool:
         """Store how a trial ended (`ending`: its cause and facts) and new points of its curve;
-        False where another process has ended it before. Call it outside of `exclusive`."""
+        False where another process has ended it before. Call it outside of `exclusively`."""
         attributes = {"told": dict(ending)}
-        with self._table(decides=True) as table:
-            if not table.finish(trial, state, scores, attributes, curve):
-                return False
+
+        def store() -> bool:
+            with self._table(decides=True) as table:
+                if table.finish(trial, state, scores, attributes, curve):
+                    return True
+                # A server that was lost while it stored the end may have stored it.
+                stored = table.read(trial.number, [trial.number])[0]
+                same_owner = stored.attributes.get("owner") == trial.attributes.get("owner")
+                return same_owner and stored.attributes.get("told") == attributes["told"]
+
+        if not self._retrying(store):
+            return False
         trial.state, trial.scores = state, None if scores is None else tuple(scores)
         trial.attributes |= attributes
         return True
@@ -193,7 +323,8 @@ class TrialStorage:
     def _table(self, decides: bool = False) -> Iterator[TrialTable]:
         """The table; where it is not atomic, calls that decide something hold the lock."""
         locked = decides and not self.table.atomic
-        with _database_errors(self.url), self.exclusive() if locked else contextlib.nullcontext():
+        lock = self._exclusive() if locked else contextlib.nullcontext()
+        with _database_errors(self.address), lock:
             yield self.table
 
     # --- heartbeats
@@ -210,8 +341,12 @@ class TrialStorage:
 
     def silent(self, trials: Sequence[StoredTrial]) -> set[int]:
         """The numbers of those running trials that had no heartbeat for GRACE seconds."""
-        with self._table() as table:
-            return table.silent(trials, GRACE)
+
+        def read() -> set[int]:
+            with self._table() as table:
+                return table.silent(trials, GRACE)
+
+        return self._retrying(read)
 
 
 class _Heartbeat:
@@ -239,71 +374,156 @@ class _Heartbeat:
         self.thread.join(5)
 
 
-def sqlite_file(url: str) -> Path | None:
-    """The file of an SQLite URL; None for a server.
-
-    >>> sqlite_file("sqlite:///studies/iris/study.sqlite").name
-    'study.sqlite'
-    >>> sqlite_file("postgresql://me@host/db") is None
-    True
-    """
-    head, _, rest = url.partition("://")
-    return Path(rest.removeprefix("/")) if head.startswith("sqlite") else None
+def _note_lost(lost: ConnectionLost, seconds: float) -> None:
+    print(
+        f"{lost.problem.message} It is tried again for {seconds:.0f} s.",
+        file=sys.stderr,
+        flush=True,
+    )
 
 
-def _import_libraries(url: str) -> None:
-    """Import what the URL needs. Raises MissingExtra."""
+def _import_libraries(address: DatabaseAddress) -> None:
+    """Import what the address needs. Raises MissingExtra."""
     for library, module in (("Optuna", "optuna"), ("SQLAlchemy", "sqlalchemy.exc")):
         try:
             importlib.import_module(module)
         except ImportError:
             raise MissingExtra(library, "tune", "tuning") from None
-    head = url.partition("://")[0]
-    if head in _DRIVERS:
+    if address.file is None:
+        driver = DRIVERS[address.kind]
         try:
-            importlib.import_module(_DRIVERS[head][0])
+            importlib.import_module(driver)
         except ImportError:
-            raise MissingExtra(_DRIVERS[head][0], "databases", f"a study in {head}") from None
+            raise MissingExtra(driver, "databases", f"a study in {address.kind}") from None
 
 
-def _with_driver(url: str) -> str:
-    """The URL of a server, with the driver that danlu uses where the URL names none."""
-    head, _, rest = url.partition("://")
-    return f"{_DRIVERS[head][1]}://{rest}" if head in _DRIVERS else url
+def _server_url(address: DatabaseAddress) -> str:
+    """The address of a server for SQLAlchemy, without options."""
+    import sqlalchemy
+
+    url = sqlalchemy.URL.create(
+        f"{address.kind}+{DRIVERS[address.kind]}",
+        address.user,
+        address.password,
+        address.host,
+        address.port,
+        address.database,
+    )
+    return url.render_as_string(hide_password=False)
 
 
-def _open_optuna_storage(url: str, file: Path | None) -> RDBStorage:
-    import optuna
+def _connect_arguments(address: DatabaseAddress) -> dict[str, Any]:
+    """The options of a server's address, as its library takes them. Raises RunError for a
+    certificate file that is none."""
+    for name in CERTIFICATE_OPTIONS:
+        value = address.options.get(name)
+        if value not in (None, "system") and not Path(value).is_file():
+            raise RunError(f"{name} names no file: {value}.", where=str(address))
+    if address.kind == "postgresql":
+        return {"connect_timeout": str(_CONNECT_SECONDS), **address.options}
+    arguments: dict[str, Any] = {
+        name: int(value) if name.endswith("_timeout") else value
+        for name, value in address.options.items()
+        if not name.startswith("ssl_")
+    }
+    if "ssl_ca" in address.options:
+        by_name = address.options.get("ssl_check_hostname") != "false"
+        arguments["ssl"] = {"ca": address.options["ssl_ca"], "check_hostname": by_name}
+    # Else the server could ask for any file of this machine in answer to a query.
+    return {"connect_timeout": _CONNECT_SECONDS, **arguments, "local_infile": False}
 
-    if file is None:
-        return optuna.storages.RDBStorage(_with_driver(url))
-    return optuna.storages.RDBStorage(
-        f"sqlite:///{file}", engine_kwargs={"creator": lambda: _connect_sqlite(file)}
+
+def _create_engine(address: DatabaseAddress, **options: Any) -> Engine:
+    import sqlalchemy
+
+    return sqlalchemy.create_engine(
+        _server_url(address), connect_args=_connect_arguments(address), **options
     )
 
 
+def _open_optuna_storage(address: DatabaseAddress, create: bool) -> RDBStorage:
+    """Optuna's storage; its tables are made where they are missing and `create` is True."""
+    import optuna
+    from sqlalchemy import event
+
+    file = address.file
+    if file is not None:
+        # Optuna fills in words in braces, so it does not get the file's name.
+        return optuna.storages.RDBStorage(
+            "sqlite:///study.sqlite",
+            engine_kwargs={"creator": lambda: _connect_sqlite(file)},
+            skip_table_creation=not create,
+        )
+    storage = optuna.storages.RDBStorage(
+        _server_url(address).replace("{", "{{").replace("}", "}}"),
+        engine_kwargs={"connect_args": _connect_arguments(address), "pool_pre_ping": True},
+        skip_table_creation=not create,
+    )
+    event.listen(storage.engine, "connect", _use_utc)
+    storage.engine.dispose()  # connections that were made before
+    return storage
+
+
+def _use_utc(connection: Any, record: object) -> None:
+    """Have a server's session compare times as all other sessions do, whatever the time zone of
+    its machine or user is."""
+    is_mysql = type(connection).__module__.startswith("pymysql")
+    with connection.cursor() as cursor:
+        cursor.execute("SET time_zone = '+00:00'" if is_mysql else "SET TIME ZONE 'UTC'")
+    connection.commit()
+
+
+def _refuse_other_tables(file: Path) -> None:
+    """Raise RunError where a file is a database of something else, or no database file at all."""
+    if not file.exists():
+        return
+    if not file.is_file():
+        raise RunError(
+            "the study's storage cannot be used: it is no regular file.",
+            where=str(file),
+            hint="name a file of its own as tune.storage",
+        )
+    with contextlib.closing(sqlite3.connect(file, timeout=60)) as connection:
+        try:
+            rows = connection.execute(
+                "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'"
+            ).fetchall()
+        except sqlite3.Error as error:
+            raise RunError(
+                f"the study's storage cannot be used: {error}.",
+                where=str(file),
+                hint="name a file of its own as tune.storage",
+            ) from None
+    other = sorted({name for (name,) in rows} - own_tables())
+    if other:
+        raise RunError(
+            f"this database holds tables that are of no study: {', '.join(other[:5])}.",
+            where=str(file),
+            hint="name a file of its own as tune.storage; nothing was changed in this one",
+        )
+
+
 @contextmanager
-def _server_lock(engine: Engine, name: str) -> Iterator[None]:
+def _server_lock(engine: Engine, name: str) -> Iterator[Connection]:
     """Hold a lock of the server's; wait for the process that holds it. It ends with the connection,
-    so with its process."""
+    so with its process. What is stored by the connection meanwhile is stored at the end."""
     import sqlalchemy
 
     key = zlib.crc32(name.encode())
     with engine.connect() as connection:
         if engine.name == "postgresql":
             connection.execute(sqlalchemy.text("SELECT pg_advisory_xact_lock(:key)"), {"key": key})
-            yield
+            yield connection
             connection.commit()
             return
         # To wait without end is -1 in MySQL; MariaDB then does not wait at all.
         get_lock = sqlalchemy.text("SELECT GET_LOCK(:key, 3600)")
         while (got := connection.execute(get_lock, {"key": f"danlu{key}"}).scalar()) != 1:
             if got is None:
-                raise RunError(
-                    "the server gives no lock (GET_LOCK).", where=_without_password(str(engine.url))
-                )
+                raise RunError("the server gives no lock (GET_LOCK).", where=str(engine.url))
         try:
-            yield
+            yield connection
+            connection.commit()
         finally:
             connection.execute(sqlalchemy.text("SELECT RELEASE_LOCK(:key)"), {"key": f"danlu{key}"})
 
@@ -356,42 +576,35 @@ def _labels(choices: Sequence[Any]) -> list[Any]:
 
 
 @contextmanager
-def _database_errors(url: str) -> Iterator[None]:
-    """Raise what a database reports as RunError: it cannot be reached, refuses the password, is
-    full or locked."""
+def _database_errors(address: DatabaseAddress) -> Iterator[None]:
+    """Raise what a database reports as RunError (ConnectionLost where that may pass): it cannot be
+    reached, refuses the password, is full or locked."""
     import optuna.exceptions
     import sqlalchemy.exc
 
     try:
         yield
     except sqlalchemy.exc.SQLAlchemyError as error:
-        raise _storage_error(url, error) from None
+        raise _storage_error(address, error) from None
     except OSError as error:
         reason = OSError(f"{error.filename}: {error.strerror}") if error.filename else error
-        raise _storage_error(url, reason) from None
+        raise _storage_error(address, reason) from None
     except optuna.exceptions.StorageInternalError as error:
-        raise _storage_error(url, error.__cause__ or error) from None
+        raise _storage_error(address, error.__cause__ or error) from None
 
 
-def _storage_error(url: str, error: BaseException) -> RunError:
-    from sqlalchemy.exc import DBAPIError
+def _storage_error(address: DatabaseAddress, error: BaseException) -> RunError:
+    from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 
     # What the driver said, without the statement that SQLAlchemy adds.
     reason = error.orig if isinstance(error, DBAPIError) and error.orig else error
     lines = str(reason).strip().splitlines()
-    return RunError(
+    lost = isinstance(error, OperationalError | InterfaceError) or (
+        isinstance(error, DBAPIError) and error.connection_invalidated
+    )
+    kind = ConnectionLost if lost and address.file is None else RunError
+    return kind(
         f"the study's storage cannot be used: {lines[0] if lines else type(error).__name__}.",
-        where=_without_password(url),
+        where=str(address),
         hint="look at tune.storage, and whether the database runs, lets you in and has room",
     )
-
-
-def _without_password(url: str) -> str:
-    """The URL with *** in place of its password.
-
-    >>> _without_password("postgresql://me:secret@host/db")
-    'postgresql://me:***@host/db'
-    """
-    head, _, rest = url.partition("://")
-    login, at, server = rest.rpartition("@")
-    return f"{head}://{login.partition(':')[0]}:***@{server}" if at and ":" in login else url

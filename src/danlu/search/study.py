@@ -15,7 +15,6 @@ before new ones are suggested.
 
 from __future__ import annotations
 
-import contextlib
 import math
 import shutil
 import time
@@ -29,13 +28,24 @@ from danlu import recipe as recipes
 from danlu import registry
 from danlu.compat.optuna_storage import StoredTrial
 from danlu.errors import RecipeError, RunError, nearest
-from danlu.recipe import Recipe, Space, Tune, as_plain, differences, write_yaml
+from danlu.recipe import (
+    DatabaseAddress,
+    Recipe,
+    Space,
+    Tune,
+    as_plain,
+    differences,
+    write_yaml,
+)
+from danlu.recipe.permissions import PERMIT, cluster_elsewhere, file_elsewhere, server_elsewhere
 from danlu.search.pruners._base import Pruner
-from danlu.search.storage import TrialStorage
+from danlu.search.storage import TrialStorage, refuse_address
 from danlu.search.suggest import PRUNING, PastTrial, Suggester, import_optuna
-from danlu.system.atomic_files import replace_file
+from danlu.system.atomic_files import make_folder, replace_file
 from danlu.system.locks import ProcessLease
+from danlu.system.own_folder import claim_folder
 from danlu.system.placement import draw_seed
+from danlu.system.trust import remote_is_allowed
 from danlu.training.run_folder import comparable
 from danlu.training.setup import build_training
 
@@ -46,6 +56,7 @@ COMMON_OBJECTIVES = {
     "parameters": "lower",
 }  # objectives of every recipe, and which is better
 _FLUSH_SECONDS = 1.0  # seconds between two writings of curves
+_WAIT_SECONDS = 1.0  # between two looks at the trials of other processes
 
 
 @dataclass(frozen=True)
@@ -113,8 +124,11 @@ class Study:
         self.started_at = time.monotonic()
         self.objectives, digest = _objectives(recipe)
         self.directions = [direction for _, direction in self.objectives]
+        _refuse_unpermitted(self.tune, self.folder, recipe.path)
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            make_folder(self.folder)
+            is_ours = any((self.folder / name).exists() for name in ("study.sqlite", ".owners"))
+            claim_folder(self.folder, NAMES, is_ours=is_ours, option="--study")
         except OSError as error:
             reason = error.strerror or error
             raise RunError(
@@ -122,9 +136,18 @@ class Study:
                 where=str(folder),
                 hint="choose another --study",
             ) from None
-        self.url = self.tune.storage or f"sqlite:///{self.folder / 'study.sqlite'}"
+        self.address = (
+            DatabaseAddress("sqlite", self.folder / "study.sqlite")
+            if self.tune.storage is None
+            else refuse_address(self.tune.storage)
+        )
         self.storage = TrialStorage(
-            self.url, self.folder.resolve().name, self.directions, self.space
+            self.address,
+            self.folder.resolve().name,
+            self.directions,
+            self.space,
+            self.folder,
+            {"danlu": {"identity": self._identity(), "data": digest}},
         )
         home = self.folder if self.storage.file is None else self.storage.file.parent
         self.owner = ProcessLease(home / ".owners")
@@ -134,12 +157,12 @@ class Study:
         self.unsaved_scores: dict[int, dict[int, float]] = {}  # of the curves, by number
         self.flushed_at = time.monotonic()
         self.suggester: Suggester | None = None
+        self.advanced_suggester: Suggester | None = None  # once its suggestions are stored
         self.pruner = self._pruner()
         try:
-            with self.storage.exclusive():
-                self.plan = self._check_identity(digest)
-                self._refresh()
-                self._delete_leftovers()
+            self.plan = self._check_identity(digest)
+            self.storage.exclusively(self._refresh)
+            self._delete_leftovers()
         except BaseException:
             self.close()
             raise
@@ -157,9 +180,12 @@ class Study:
 
     def close(self) -> None:
         """Close the storage. Trials still running here are free for the next process."""
-        with contextlib.suppress(RunError):
+        self.storage.patience = 0.0  # whoever ends does not wait for a lost server
+        try:
             self.flush()
             self.storage.release(list(self.running_here.values()))
+        except RunError:
+            self.owner.abandon()  # the next process finds by the lease that this one is gone
         self.running_here = {}
         self.storage.close()
         self.owner.__exit__(None, None, None)
@@ -192,12 +218,11 @@ class Study:
         """
         while True:
             self.flush()
-            with self.storage.exclusive():
-                self._refresh()
-                entries = self._adopt_orphans(count) or self._suggest_new(count)
-                for entry in entries:
-                    self.running_here[entry.number] = entry
-                self.storage.start_heartbeat(list(self.running_here.values()))
+            entries = self.storage.exclusively(lambda: self._assign(count))
+            self.suggester = self.advanced_suggester or self.suggester
+            for entry in entries:
+                self.stored[entry.number] = self.running_here[entry.number] = entry
+            self.storage.start_heartbeat(list(self.running_here.values()))
             if not entries:
                 return []
             trials = [trial for entry in entries if (trial := self._trial(entry)) is not None]
@@ -295,11 +320,15 @@ class Study:
         (JSON values), and the decision is stored."""
         if name not in self.plan:
             chosen = choose()  # may take its time, and may decide other things on the way
-            with self.storage.exclusive():
-                self.plan = dict(self.storage.study_attributes().get("plan") or {})
-                if name not in self.plan:  # else another process was first
-                    self.plan[name] = chosen
-                    self.storage.set_study_attribute("plan", self.plan)
+
+            def store() -> dict[str, Any]:
+                plan = dict(self.storage.study_attributes().get("plan") or {})
+                if name not in plan:  # else another process was first
+                    plan[name] = chosen
+                    self.storage.set_study_attribute("plan", plan)
+                return plan
+
+            self.plan = self.storage.exclusively(store)
         return self.plan[name]
 
     def trials(self) -> list[TrialRecord]:
@@ -354,22 +383,18 @@ class Study:
     # --- beginning
 
     def _check_identity(self, digest: str) -> dict[str, Any]:
-        """The plan of the study in the folder, or {} for a new one. Raises RunError where it is the
-        study of another search."""
+        """The plan of the study in the folder. Raises RunError where it is the study of another
+        search, or of another program."""
         notes = self.storage.study_attributes()
-        identity = {
-            "recipe": comparable(self.recipe.as_dict()),
-            "tune": {
-                name: as_plain(getattr(self.tune, name))
-                for name in ("space", "sampler", "pruner", "folds", "seed")
-            },
-            "objectives": [list(objective) for objective in self.objectives],
-        }
-        if "danlu" not in notes:
-            self.storage.set_study_attribute("danlu", {"identity": identity, "data": digest})
-            self.seconds_before = 0.0
-            return {}
-        changed = differences(notes["danlu"]["identity"], identity)
+        noted = notes.get("danlu")
+        if not isinstance(noted, dict) or not {"identity", "data"} <= noted.keys():
+            raise RunError(
+                f"the study {self.folder.resolve().name} in this database was not begun by danlu.",
+                where=str(self.address),
+                hint="choose another --study folder (a study bears its name), or another "
+                "tune.storage",
+            )
+        changed = differences(noted["identity"], self._identity())
         if changed:
             shown = "\n  ".join(changed[:20]) + (
                 f"\n  and {len(changed) - 20} more" if len(changed) > 20 else ""
@@ -380,7 +405,7 @@ class Study:
                 hint="choose another --study folder; trials, minutes, on, workers and address may "
                 "change",
             )
-        if notes["danlu"]["data"] != digest:
+        if noted["data"] != digest:
             raise RunError(
                 "the data has changed since this study began, so its trials could not be compared.",
                 where=str(self.folder),
@@ -388,6 +413,17 @@ class Study:
             )
         self.seconds_before = float(notes.get("seconds") or 0.0)
         return dict(notes.get("plan") or {})
+
+    def _identity(self) -> dict[str, Any]:
+        """What distinguishes this search from others, as JSON values."""
+        return {
+            "recipe": comparable(self.recipe.as_dict()),
+            "tune": {
+                name: as_plain(getattr(self.tune, name))
+                for name in ("space", "sampler", "pruner", "folds", "seed")
+            },
+            "objectives": [list(objective) for objective in self.objectives],
+        }
 
     def _pruner(self) -> Pruner | None:
         part = self.tune.pruner
@@ -409,27 +445,61 @@ class Study:
         for entry in self.storage.read(max(self.stored, default=-1), numbers):
             self.stored[entry.number] = entry
 
-    def _adopt_orphans(self, count: int) -> list[StoredTrial]:
-        """Running trials of dead processes, which now belong to this one: their first batch, and
-        further batches while they fit into `count`."""
-        others = [
+    def _assign(self, count: int) -> list[StoredTrial]:
+        """Up to `count` trials that belong to this process now. Where a server is lost on the way,
+        it is called again."""
+        self.advanced_suggester = None
+        self._refresh()
+        return self._adopt_orphans(count) or self._suggest_new(count)
+
+    def _running_elsewhere(self) -> list[StoredTrial]:
+        """Running trials, by number, that this process does not run."""
+        return [
             entry
             for number, entry in sorted(self.stored.items())
             if entry.state == "running" and number not in self.running_here
         ]
+
+    def _orphans(self) -> list[StoredTrial]:
+        """Running trials whose process is dead, by number."""
+        others = self._running_elsewhere()
         if not others:
             return []
         alive = {
             name: self._is_alive(name) for name in {entry.attributes["owner"] for entry in others}
         }
-        silent = self.storage.silent(
-            [entry for entry in others if alive[entry.attributes["owner"]] is None]
-        )
-        dead = [
+        unknown = [entry for entry in others if alive[entry.attributes["owner"]] is None]
+        silent = self.storage.silent(unknown) if unknown else set()
+        return [
             entry
             for entry in others
             if alive[entry.attributes["owner"]] is False or entry.number in silent
         ]
+
+    def wait_for_others(
+        self, is_interrupted: Callable[[], bool], notify: Callable[[str], object]
+    ) -> bool:
+        """Wait until no trial runs in another process (False), or one has lost its process (True):
+        then `take` gives it. Raises KeyboardInterrupt where `is_interrupted()`."""
+        noted = False
+        while True:
+            self._refresh()
+            others = self._running_elsewhere()
+            if not others:
+                return False
+            if self._orphans():
+                return True
+            if not noted:
+                noted = True
+                notify(f"waiting for {len(others)} trial(s) that other processes run")
+            if is_interrupted():
+                raise KeyboardInterrupt
+            time.sleep(_WAIT_SECONDS)
+
+    def _adopt_orphans(self, count: int) -> list[StoredTrial]:
+        """Running trials of dead processes, which now belong to this one: their first batch, and
+        further batches while they fit into `count`."""
+        dead = self._orphans()
         adopted: list[StoredTrial] = []
         for first in sorted({entry.attributes["batch"][0] for entry in dead}):
             batch = [entry for entry in dead if entry.attributes["batch"][0] == first]
@@ -439,12 +509,14 @@ class Study:
         for entry in adopted:
             before = entry.attributes["owner"]
             self.storage.set_owner(entry, self.owner.name)
-            self.owner.remove(before)
+            if before != self.owner.name:
+                self.owner.remove(before)
         return adopted
 
     def _is_alive(self, owner: str) -> bool | None:
         """Whether the process of an owner lives; None where only its heartbeats can tell."""
-        if not owner:
+        # Its own, when it does not run them: a server was lost while it took them.
+        if owner in ("", self.owner.name):
             return False
         alive = self.owner.is_alive(owner)
         return False if alive is None and not self.storage.on_server else alive
@@ -475,8 +547,7 @@ class Study:
                 }
             )
         entries = self.storage.begin(first, new_attributes)
-        self.suggester = suggesting
-        self.stored |= {entry.number: entry for entry in entries}
+        self.advanced_suggester = suggesting
         return entries
 
     def _trial(self, entry: StoredTrial) -> Trial | None:
@@ -536,6 +607,8 @@ class Study:
         """Delete the checkpoints of a trial that ended, and its artifact unless `keep`."""
         home = self.folder / "trials" / f"{entry.number:04d}"
         for folder in [home, *home.glob("fold-*")]:
+            if folder.is_symlink():
+                continue
             shutil.rmtree(folder / "checkpoints", ignore_errors=True)
             if not keep:
                 shutil.rmtree(folder / "artifact", ignore_errors=True)
@@ -551,9 +624,32 @@ class Study:
                 self._delete_checkpoints(entry, keep=entry is best)
 
 
+# what a study writes into its folder
+NAMES = (
+    "study.sqlite*",
+    "study.json",
+    ".owners",
+    "trials",
+    "trials/*",
+    "trials.*",
+    "best.yaml",
+    "report.html",
+    "plots",
+    "vectorised.log",
+)
 _EXAMPLE = (
     "tune: {space: {optimizer.learning_rate: {low: 1.0e-4, high: 0.1, log: true}}, trials: 32}"
 )
+
+
+def _refuse_unpermitted(tune: Tune, folder: Path, recipe: str) -> None:
+    """Raise RunError for what a search would use outside of its folder without permission; the
+    recipe may have been read while that was permitted."""
+    if remote_is_allowed():
+        return
+    elsewhere = cluster_elsewhere(tune) or server_elsewhere(tune) or file_elsewhere(tune, folder)
+    if elsewhere:
+        raise RunError(elsewhere, where=recipe or "recipe", hint=PERMIT)
 
 
 def _objectives(recipe: Recipe) -> tuple[list[tuple[str, str]], str]:

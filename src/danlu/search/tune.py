@@ -83,11 +83,16 @@ def tune(
     ['complete', 'complete']
     """
     if not isinstance(recipe, Recipe):
-        recipe = recipes.read(recipe, registry, overrides)
+        recipe = recipes.read(recipe, registry, overrides, study)
     elif overrides:
         recipe = recipes.with_changes(recipe, registry, overrides)
     folder = Path(study) if study is not None else Path("studies") / recipe.name
     with Interruption() as interruption, keep_in_memory(), Study(recipe, folder) as opened:
+
+        def is_interrupted() -> bool:
+            return interruption.exit_code != 0
+
+        opened.storage.is_interrupted = is_interrupted
         executor, why = _choose_executor(opened)
         with _optional_report():
             note_study(opened, executor)
@@ -96,7 +101,16 @@ def tune(
                 context = SearchContext(
                     opened.tune, interruption, opened.plan, output, progress.tell
                 )
-                _import_executor(executor).run(opened, context)
+
+                def show(sentence: str) -> None:
+                    context.notify(message=sentence)
+
+                run = _import_executor(executor).run
+                run(opened, context)
+                # What another process began is a part of the study: its end is waited for, and
+                # what it lost is done here.
+                while opened.wait_for_others(is_interrupted, show):
+                    run(opened, context)
             except KeyboardInterrupt:
                 raise Interrupted(
                     f"{interruption.name or 'interrupted'}: the study is saved.",

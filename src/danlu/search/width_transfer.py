@@ -28,7 +28,7 @@ from danlu.search.coordinate_check import (
 )
 from danlu.search.tune import StudyResult, tune
 from danlu.search.widths import at_width, changed_options, width_of
-from danlu.system.atomic_files import replace_file
+from danlu.system.atomic_files import make_folder, replace_file
 from danlu.training.loop import Output
 
 # The paper does not promise that these transfer: the best strength of a regularization depends on
@@ -89,7 +89,7 @@ def tune_at_width(
     (16, 8)
     """
     if not isinstance(recipe, Recipe):
-        recipe = recipes.read(recipe, registry, overrides)
+        recipe = recipes.read(recipe, registry, overrides, study or "studies")
     elif overrides:
         recipe = recipes.with_changes(recipe, registry, overrides)
     if recipe.tune is None:
@@ -173,7 +173,7 @@ def _check_optimizers(
     variants = [
         recipes.trial_recipe(wide, {"optimizer": choice}, registry) for choice in choices
     ] or [recipes.trial_recipe(wide, {}, registry)]
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     file = folder / "coordinate_check.json"
     before = _read(file)
     checks: dict[str, CoordinateCheck] = {}

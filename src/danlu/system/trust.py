@@ -1,8 +1,11 @@
-"""What a recipe or an artifact may make danlu do: import the user's code, read or fetch files.
+"""What a recipe or an artifact may make danlu do: import the user's code, read or fetch files,
+connect to other machines.
 
 A recipe or an artifact can name a Python object (models/python), and importing it runs whatever
 code its file holds. So danlu imports it only after `allow_code()`, which the command line calls for
---allow-code and Python callers call themselves. No recipe and no artifact can call it."""
+--allow-code and Python callers call themselves. A recipe can also name what lies outside its own
+run: a Ray cluster (whoever answers there can run code here), a database, a download. danlu uses it
+only after `allow_remote()`, for --allow-remote. No recipe and no artifact can call either."""
 
 from __future__ import annotations
 
@@ -12,15 +15,42 @@ from contextvars import ContextVar, Token
 from types import TracebackType
 
 _no_lookups: ContextVar[bool] = ContextVar("without_lookups", default=False)
-_allowed: ContextVar[bool] = ContextVar("code_is_allowed", default=False)
+_code: ContextVar[bool] = ContextVar("code_is_allowed", default=False)
+_remote: ContextVar[bool] = ContextVar("remote_is_allowed", default=False)
 
 
 def code_is_allowed() -> bool:
     """Whether the caller permits to import and run the user's own code."""
-    return _allowed.get()
+    return _code.get()
 
 
-class allow_code:  # noqa: N801 - called like a function
+def remote_is_allowed() -> bool:
+    """Whether the caller permits what recipes name outside their own run: a Ray cluster, a
+    database, a download."""
+    return _remote.get()
+
+
+class _Permission:
+    """Sets a permission, and sets it back at the end of a `with` block."""
+
+    _permission: ContextVar[bool]
+
+    def __init__(self, allowed: bool = True) -> None:
+        self._before: Token[bool] = self._permission.set(allowed)
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._permission.reset(self._before)
+
+
+class allow_code(_Permission):  # noqa: N801 - called like a function
     """Permit the user's own code from now on; as `with allow_code():`, until the end of the block.
 
     It holds for this thread and its tasks. `allow_code(False)` forbids it again.
@@ -32,19 +62,23 @@ class allow_code:  # noqa: N801 - called like a function
     False
     """
 
-    def __init__(self, allowed: bool = True) -> None:
-        self._before: Token[bool] = _allowed.set(allowed)
+    _permission = _code
 
-    def __enter__(self) -> None:
-        return None
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        _allowed.reset(self._before)
+class allow_remote(_Permission):  # noqa: N801 - called like a function
+    """Permit what recipes name outside their own run (a Ray cluster, a database, a download) from
+    now on; as `with allow_remote():`, until the end of the block.
+
+    It holds for this thread and its tasks. `allow_remote(False)` forbids it again.
+
+    >>> with allow_remote():
+    ...     remote_is_allowed()
+    True
+    >>> remote_is_allowed()
+    False
+    """
+
+    _permission = _remote
 
 
 @contextmanager

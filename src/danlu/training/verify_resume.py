@@ -22,7 +22,7 @@ from pathlib import Path
 from danlu import recipe as recipes
 from danlu import registry
 from danlu.errors import DanluError
-from danlu.system.trust import code_is_allowed
+from danlu.system.trust import code_is_allowed, remote_is_allowed
 
 _GLANCE = 0.0005  # seconds between two looks at a life
 
@@ -96,6 +96,7 @@ def verify_resume(
     with _home(folder) as home:
         command = [sys.executable, "-m", "danlu", "train", str(recipe), *overrides, "--quiet"]
         command += ["--allow-code"] if code_is_allowed() else []
+        command += ["--allow-remote"] if remote_is_allowed() else []
         unbroken = home / "unbroken"
         began = ready = time.monotonic()
         with _life([*command, "--run", str(unbroken)], home) as process:

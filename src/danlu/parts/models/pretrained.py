@@ -23,7 +23,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from danlu import registry
 from danlu.data import documents
@@ -31,7 +31,7 @@ from danlu.errors import ArtifactError, PartError
 from danlu.reading import hugging_face
 from danlu.recipe import Data, Options, Part
 from danlu.system.atomic_files import read_checked_json
-from danlu.system.trust import lookups_are_allowed
+from danlu.system.trust import lookups_are_allowed, remote_is_allowed
 from danlu.terms import END
 
 if TYPE_CHECKING:
@@ -56,6 +56,9 @@ ANSWERING = ("t5", "bart", "marian")  # encoder and decoder
 IMAGE = ("vit", "deit", "resnet", "convnext")
 DECODER = "decoder"  # the input that holds the target tokens so far
 _USUAL_LENGTH = 256  # most tokens per text by default
+# the memory that a network may take for each byte of an artifact's weights, and beside
+_PACKED, _BESIDE = 40, 1 << 30
+_LEAST_PLACES = 4  # a beginning, a token, an end, and the end that a decoder writes
 
 
 class Config(Options):
@@ -70,12 +73,24 @@ class Config(Options):
         "instead of path.",
     )
     download: bool = Field(
-        False, description="Download a checkpoint from the Hub if it is not in the local cache."
+        False,
+        description="Download a checkpoint from the Hub if it is not in the local cache; needs "
+        "--allow-remote.",
     )
     architecture: dict[str, Any] | None = Field(
         None,
         description="The architecture, as an artifact stores it; null: read from the checkpoint.",
     )
+
+    @field_validator("download")
+    @classmethod
+    def _download_is_permitted(cls, value: bool) -> bool:
+        if value and not remote_is_allowed():
+            raise ValueError(
+                "must be permitted with --allow-remote (in Python: "
+                "danlu.system.trust.allow_remote()), since it fetches files from the network"
+            )
+        return value
 
 
 def adapt(config: Config, data: Data) -> Data:
@@ -131,11 +146,11 @@ def build(config: Config, inputs: Mapping[str, InputSpec], output: OutputSpec) -
     architecture = _architecture(config)
     family = _family(architecture)
     if family in IMAGE:
-        return _image(architecture, inputs, output)
+        return _image(config, architecture, inputs, output)
     return (
-        _answering(architecture, inputs, output)
+        _answering(config, architecture, inputs, output)
         if family in ANSWERING
-        else _text(architecture, family, inputs, output)
+        else _text(config, architecture, family, inputs, output)
     )
 
 
@@ -175,7 +190,8 @@ def begin(config: Config, module: nn.Module) -> tuple[str, str, tuple[str, ...]]
                 "[SEP])."
             )
         module.read_with(torch.from_numpy(codes))
-    fresh = module.load(folder, _architecture(config)["labels"])
+    weights = hugging_face.read_weights(folder)
+    fresh = module.load(weights, _architecture(config)["labels"], str(folder))
     own = len(module.body.state_dict())
     notice = f"{own - len(fresh)} of {own} tensors of the model are those of {config.path}"
     return (
@@ -212,35 +228,36 @@ def _folder(config: Config) -> Path:
     assert config.path is not None
     if not lookups_are_allowed():
         raise PartError(f"this artifact names a checkpoint ({config.path}), which is not read.")
+    if config.download and not remote_is_allowed():  # the options may be older than the permission
+        raise PartError(f"downloading {config.path} is not permitted.", hint="add --allow-remote")
     return hugging_face.locate(config.path, config.download)
 
 
 def _of_artifact(path: str) -> dict[str, Any]:
     """The architecture that an artifact stores. ArtifactError where it stores none."""
-    manifest = next(
-        (
-            candidate
-            for candidate in (
-                Path(path) / "artifact.json",
-                Path(path) / "artifact" / "artifact.json",
-            )
-            if candidate.is_file()
-        ),
-        None,
-    )
     try:
-        if manifest is None:
-            raise ValueError("there is no artifact or finished run")
-        stored = read_checked_json(manifest)["recipe"]["model"].get("architecture")
+        stored = read_checked_json(_manifest(path))["recipe"]["model"].get("architecture")
         if not isinstance(stored, dict):
             raise ValueError("its model is no pretrained one")
         return stored
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ArtifactError(
             f"this is no artifact to start from: {error}.",
             where=path,
             hint="name the run of a pretrained model",
         ) from None
+
+
+def _manifest(path: str) -> Path:
+    """The artifact.json of an artifact or finished run. Raises ArtifactError."""
+    for folder in (Path(path), Path(path) / "artifact"):
+        if (folder / "artifact.json").is_file():
+            return folder / "artifact.json"
+    raise ArtifactError(
+        "this is no artifact to start from: there is no artifact or finished run.",
+        where=path,
+        hint="name the run of a pretrained model",
+    )
 
 
 def _family(architecture: Mapping[str, Any]) -> str:
@@ -255,18 +272,29 @@ def _family(architecture: Mapping[str, Any]) -> str:
 
 
 def _limit(architecture: Mapping[str, Any]) -> int:
-    """The largest number of positions that the network can read."""
+    """The largest number of positions that the network can read. PartError where it can read no
+    text."""
     config = architecture["config"]
     places = int(
         config.get("max_position_embeddings")
         or config.get("n_positions")
         or {"llama": 2048, "gpt2": 1024, "t5": 1 << 20, "bart": 1024}.get(config["model_type"], 512)
     )
-    return (
-        places - int(config.get("pad_token_id", 1)) - 1
-        if config["model_type"] == "roberta"
-        else places
-    )
+    if config["model_type"] == "roberta":  # positions are counted from its code of padding on
+        padding = config.get("pad_token_id", 1)
+        if padding is None:
+            raise PartError(
+                "the checkpoint's config names no pad_token_id, which a roberta needs.",
+                hint="give the config.json that save_pretrained wrote",
+            )
+        places -= int(padding) + 1
+    if places < _LEAST_PLACES:
+        raise PartError(
+            f"the checkpoint reads at most {max(places, 0):,} positions "
+            "(max_position_embeddings), which is no text.",
+            hint="give the config.json that save_pretrained wrote",
+        )
+    return places
 
 
 def _tokenize(borrowed: Mapping[str, Any], longest: int) -> Part:
@@ -297,29 +325,29 @@ def _size(architecture: Mapping[str, Any]) -> tuple[int, int] | None:
     return (int(size[0]), int(size[1])) if size else None
 
 
-def _body(architecture: Mapping[str, Any], kind: str, output: OutputSpec) -> nn.Module:
+def _body(
+    config: Config, architecture: Mapping[str, Any], kind: str, output: OutputSpec
+) -> nn.Module:
     """The network from the library transformers, with an output of this size."""
-    from danlu.layers.pretrained.network import library, quiet_transformers
+    from danlu.parts.models._pretrained_body import StoredWeights, build_body
 
-    transformers = library()
-    with quiet_transformers():
-        try:
-            hf_config = transformers.AutoConfig.for_model(**architecture["config"])
-            if kind in ("SequenceClassification", "TokenClassification", "ImageClassification"):
-                hf_config.num_labels = output.size
-            hf_config.use_cache = False
-            # where a family has several networks of a kind (DeiT), the first is used
-            hf_config.architectures = []
-            return getattr(transformers, f"AutoModelFor{kind}").from_config(hf_config).float()
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            cause = str(error).strip().split("\n")[0][:300]
-            raise PartError(
-                f"the checkpoint's config makes no network for {kind}: {cause}."
-            ) from None
+    where, stored = "model.architecture", None
+    if config.architecture is None and config.weights is not None:
+        where = config.weights
+        size = (_manifest(where).parent / "weights.safetensors").stat().st_size
+        stored = StoredWeights(where, _PACKED * size + _BESIDE, {})
+    elif config.architecture is None:
+        folder = _folder(config)
+        where = str(folder / "config.json")
+        stored = StoredWeights.of(hugging_face.stored_tensors(folder), str(folder))
+    return build_body(architecture["config"], kind, output, where, stored)
 
 
 def _image(
-    architecture: Mapping[str, Any], inputs: Mapping[str, InputSpec], output: OutputSpec
+    config: Config,
+    architecture: Mapping[str, Any],
+    inputs: Mapping[str, InputSpec],
+    output: OutputSpec,
 ) -> nn.Module:
     from danlu.layers.pretrained.network import PretrainedImage
 
@@ -340,7 +368,7 @@ def _image(
     theirs = pixels["mean"], pixels["std"]
     size = _size(architecture)
     return PretrainedImage(
-        _body(architecture, "ImageClassification", output),
+        _body(config, architecture, "ImageClassification", output),
         output.names,
         (ours.mean, ours.std),
         theirs,
@@ -350,7 +378,10 @@ def _image(
 
 
 def _answering(
-    architecture: Mapping[str, Any], inputs: Mapping[str, InputSpec], output: OutputSpec
+    config: Config,
+    architecture: Mapping[str, Any],
+    inputs: Mapping[str, InputSpec],
+    output: OutputSpec,
 ) -> PretrainedText:
     """An encoder-decoder network: it reads one text and writes another."""
     from danlu.parts.models._pretrained_seq2seq import PretrainedSeq2Seq, opening_of
@@ -373,7 +404,7 @@ def _answering(
             hint="let the text column be read by tokenize alone; its tokenizer is then the "
             "checkpoint's",
         )
-    body = _body(architecture, "Seq2SeqLM", output)
+    body = _body(config, architecture, "Seq2SeqLM", output)
     return PretrainedSeq2Seq(
         body,
         name,
@@ -385,6 +416,7 @@ def _answering(
 
 
 def _text(
+    config: Config,
     architecture: Mapping[str, Any],
     family: str,
     inputs: Mapping[str, InputSpec],
@@ -428,7 +460,7 @@ def _text(
         if tells_codes and output.causal
         else PretrainedText
     )
-    body = _body(architecture, kind, output)
+    body = _body(config, architecture, kind, output)
     labels = () if tells_codes else output.names
     return wrapper(
         body,

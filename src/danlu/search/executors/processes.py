@@ -25,7 +25,7 @@ from danlu.search.executors.channel import Channel
 from danlu.search.executors.fork_server import ForkServer
 from danlu.search.executors.scheduler import Scheduler, WorkerPool, describe_exit
 from danlu.system import machine, placement
-from danlu.system.trust import code_is_allowed
+from danlu.system.trust import code_is_allowed, remote_is_allowed
 
 if TYPE_CHECKING:
     from danlu.search.context import SearchContext
@@ -91,6 +91,7 @@ class LocalWorkers(WorkerPool):
             "job": job,
             "cores": cores,
             "allow_code": code_is_allowed(),
+            "allow_remote": remote_is_allowed(),
             "sys_path": sys.path,
         }
         self.gpus = gpus

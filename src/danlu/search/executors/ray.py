@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 from danlu.search.executors import job
 from danlu.search.executors.scheduler import Scheduler, WorkerPool
 from danlu.system.ray_cluster import RayCluster
-from danlu.system.trust import code_is_allowed
+from danlu.system.trust import code_is_allowed, remote_is_allowed
 
 if TYPE_CHECKING:
     from danlu.recipe import Train
@@ -77,7 +77,12 @@ class RayWorkers(WorkerPool):
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         self.slots = slots
-        self.request = {"job": job, "cores": cores, "allow_code": code_is_allowed()}
+        self.request = {
+            "job": job,
+            "cores": cores,
+            "allow_code": code_is_allowed(),
+            "allow_remote": remote_is_allowed(),
+        }
         # max_calls=1: a new process for each trial, so that its memory is given back.
         self.task = ray.remote(max_calls=1, max_retries=0, num_cpus=cores, num_gpus=gpus)(_run_task)
         # The mailbox runs on the node of the study's process: it is lost only together with that.

@@ -31,7 +31,7 @@ from danlu.search.executors.channel import Channel
 from danlu.search.executors.failure import Failure, describe_failure
 from danlu.search.executors.job import StudyConnection
 from danlu.system import machine
-from danlu.system.trust import allow_code
+from danlu.system.trust import allow_code, allow_remote
 
 ORPHANED = 71  # exit code of a worker whose study has ended
 _HEARTBEAT_SECONDS = 0.5  # between two heartbeats, at least
@@ -111,6 +111,8 @@ def execute(request: Mapping[str, Any], connection: StudyConnection) -> dict[str
         if request.get("allow_code"):
             sys.path[:] = request.get("sys_path", sys.path)
             allow_code()
+        if request.get("allow_remote"):
+            allow_remote()
         result = import_job(request["job"])(request["task"], connection)
         return {"say": "done", "result": result}
     except BaseException as error:
@@ -138,10 +140,12 @@ def _redirect_output(log: str | None) -> Path | None:
     """Send everything that is printed, and the stack of a crash, to the file `log`, or nowhere; the
     path of the file."""
     path = Path(log) if log else None
+    # of a log that is a link, nothing is written; Windows has no such flag
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0)
     try:
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
-        opened = os.open(path or os.devnull, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        opened = os.open(path or os.devnull, flags, 0o644)
     except OSError:  # a full disk: the training reports it
         path, opened = None, os.open(os.devnull, os.O_WRONLY)
     for standard in (1, 2):

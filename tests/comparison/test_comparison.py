@@ -342,6 +342,27 @@ def test_a_comparison_cut_off_anywhere_ends_as_one_never_cut(
     ).read_bytes()
 
 
+def test_a_comparison_cut_off_while_it_deletes_a_run_keeps_its_curve(
+    recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: dict[str, Any] = {"rates": 1, "seeds": 1, "on": "one_by_one"}
+    among = {"optimizer": ["sgd", "momentum"]}
+    danlu.compare(recipe, among, run=tmp_path / "whole", **asked)
+
+    def half_deleted(folder: Path, ignore_errors: bool = False) -> None:
+        (folder / "metrics.jsonl").unlink()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("danlu.comparison.runs.shutil.rmtree", half_deleted)
+        with pytest.raises(DanluError, match="every training that ended is kept"):
+            danlu.compare(recipe, among, run=tmp_path / "cut", **asked)
+    danlu.compare(recipe, among, run=tmp_path / "cut", **asked)
+    whole, cut = ((tmp_path / name / "curves.csv").read_bytes() for name in ("whole", "cut"))
+    assert whole == cut
+    assert not list((tmp_path / "cut" / "runs").iterdir())
+
+
 def test_many_trainings_as_one_program_say_the_same_as_one_by_one(
     recipe: dict[str, Any], tmp_path: Path
 ) -> None:

@@ -197,7 +197,14 @@ class TrainingRunner:
                 path, stack, f"{stage}: {number + 1} of {len(stacks)}"
             ):
                 results[result.training] = result
+            for training in stack:
+                # only now: a folder half deleted would pass for a training without a curve
+                shutil.rmtree(self._run_folder(training), ignore_errors=True)
         return [results[training] for training in trainings]
+
+    def _run_folder(self, training: Training) -> Path:
+        name = f"{training.contestant + 1}-{training.rate:g}-{training.seed}"
+        return self.folder / "runs" / name
 
     def recipe(self, training: Training) -> Recipe:
         """The contestant's recipe with the learning rate and seed of a training."""
@@ -329,12 +336,10 @@ class TrainingRunner:
         ]
 
     def _train_alone(self, training: Training) -> TrainingResult:
-        """Train as `danlu train` does, resuming what a killed process left, in a folder that is
-        deleted afterwards."""
+        """Train as `danlu train` does, resuming what a killed process left, in a folder that `run`
+        deletes once the result is stored."""
         recipe = self.recipe(training)
-        folder = (
-            self.folder / "runs" / f"{training.contestant + 1}-{training.rate:g}-{training.seed}"
-        )
+        folder = self._run_folder(training)
         cause = ""
         try:
             train(recipe, folder)
@@ -348,9 +353,7 @@ class TrainingRunner:
         losses = [
             (entry["step"], entry.get("loss")) for entry in entries if entry["split"] == "train"
         ]
-        result = self._result(training, cause, scores, losses)
-        shutil.rmtree(folder, ignore_errors=True)
-        return result
+        return self._result(training, cause, scores, losses)
 
     def _result(
         self,

@@ -842,8 +842,11 @@ def act(verb: str, folder: Path, kind: str, home: Path) -> None:
     return None
 
 
-def watch_this_process(wrong: list[str], may_read: list[str], may_write: list[str]) -> None:
-    """Add an audit hook that notes what no reader of an artifact has a reason to do."""
+def watch_this_process(
+    wrong: list[str], may_read: list[str], may_write: list[str], programs: tuple[str, ...] = ()
+) -> None:
+    """Add an audit hook that notes what no reader of an artifact has a reason to do. Processes of
+    danlu's own `programs` may be started (file names)."""
     never = {
         "os.system",
         "os.exec",
@@ -869,6 +872,8 @@ def watch_this_process(wrong: list[str], may_read: list[str], may_write: list[st
 
     def heard(event: str, arguments: tuple[Any, ...]) -> None:
         if arguments[:1] == ("uname",):  # of the standard library's platform
+            return
+        if event == "subprocess.Popen" and _is_own(arguments, programs):
             return
         if event in never or event.startswith("socket."):
             wrong.append(f"{event} {arguments!r:.100}")
@@ -898,6 +903,14 @@ def watch_this_process(wrong: list[str], may_read: list[str], may_write: list[st
                 wrong.append(f"{event} {path}")
 
     sys.addaudithook(heard)
+
+
+def _is_own(arguments: tuple[Any, ...], programs: tuple[str, ...]) -> bool:
+    """Whether a process is one of danlu's own programs (event subprocess.Popen)."""
+    words = list(map(os.fsdecode, arguments[1])) if isinstance(arguments[1], list | tuple) else []
+    return any(
+        word.endswith(f"/{name}") and "/danlu/" in word for word in words[:5] for name in programs
+    )
 
 
 def allowed(home: Path) -> list[str]:
@@ -956,7 +969,7 @@ def run(hostile: Hostile, verb: str, folder: Path, home: Path) -> Found:
     process = os.fork()
     if process == 0:
         _child(hostile, verb, folder, home, sandbox, said, heard)
-    code, use = _waited(process, began + SECONDS)
+    code, usage = waited(process, SECONDS)
     wrong = (
         json.loads(heard.read_text())
         if heard.exists()
@@ -965,7 +978,7 @@ def run(hostile: Hostile, verb: str, folder: Path, home: Path) -> Found:
         else []
     )
     text = said.read_text("utf-8", "replace")
-    peak = use // 1024
+    peak = usage.ru_maxrss // 1024
     wrong += ["a traceback"] if "Traceback" in text else []
     right = (0,) if CONTROL in hostile.name and verb != "sign" else (0, 2, 4)
     right = (*right, 3) if verb == "weights" else right  # a training that stops itself at a NaN
@@ -1002,7 +1015,7 @@ def _child(
                 "DANLU_PASSPHRASE_FILE" if "scrypt " in hostile.name else "DANLU_KEY_FILE"
             ] = str(home / ("words" if "scrypt " in hostile.name else "key"))
         tempfile.tempdir = str(sandbox)
-        limit = _virtual() + MEMORY
+        limit = address_space() + MEMORY
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         watch_this_process(
@@ -1024,20 +1037,21 @@ def _child(
         os._exit(code)
 
 
-def _waited(process: int, until: float) -> tuple[int, int]:
-    """(exit code, -signal, or 124 after too long; peak resident KiB)."""
-    late = False
+def waited(process: int, seconds: float) -> tuple[int, resource.struct_rusage]:
+    """(exit code, -signal, or 124 after too many seconds; the resources that a process used)."""
+    until, late = time.monotonic() + seconds, False
     while True:
-        found, status, use = os.wait4(process, os.WNOHANG)
-        if found:
-            return (124 if late else os.waitstatus_to_exitcode(status)), use.ru_maxrss
+        ended, status, usage = os.wait4(process, os.WNOHANG)
+        if ended:
+            return (124 if late else os.waitstatus_to_exitcode(status)), usage
         if time.monotonic() > until and not late:
             late = True
             os.kill(process, signal.SIGKILL)
         time.sleep(0.01)
 
 
-def _virtual() -> int:
+def address_space() -> int:
+    """Bytes of address space that this process has mapped."""
     return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
 
 

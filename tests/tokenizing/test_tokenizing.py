@@ -478,7 +478,7 @@ def test_a_file_that_is_too_large_is_not_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(given_module, "LARGEST", 100)
-    with pytest.raises(DataError, match="larger than"):
+    with pytest.raises(DataError, match="at most 100 are read"):
         FileTokenizer.read(str(word_piece(tmp_path / "tokenizer.json")))
     with pytest.raises(DataError, match="no such file"):
         FileTokenizer.read(str(tmp_path / "none.json"))

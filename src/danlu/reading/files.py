@@ -33,7 +33,6 @@ def check_file(path: Path) -> os.stat_result:
     Traceback (most recent call last):
     danlu.errors.DataError: nowhere.csv: there is no such file...
     """
-    where = str(path)
     try:
         facts = path.stat()
     except FileNotFoundError:
@@ -42,6 +41,14 @@ def check_file(path: Path) -> os.stat_result:
         raise missing_file_error(path) from None
     except (OSError, ValueError, RuntimeError) as error:
         raise unreadable_file_error(path, error) from None
+    check_kind(facts, path)
+    return facts
+
+
+def check_kind(facts: os.stat_result, path: Path) -> None:
+    """Raise DataError where the os.stat_result is not one of a regular file; messages call the file
+    `path`."""
+    where = str(path)
     if stat.S_ISDIR(facts.st_mode):
         raise DataError("this is a folder, not a file.", where=where, hint="name a file in it")
     if not stat.S_ISREG(facts.st_mode):
@@ -57,7 +64,6 @@ def check_file(path: Path) -> os.stat_result:
             where=where,
             hint="save the data as a file",
         )
-    return facts
 
 
 def missing_file_error(path: Path) -> DataError:

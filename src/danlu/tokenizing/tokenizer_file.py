@@ -9,19 +9,21 @@ padding and truncation is ignored: danlu has its own options for that."""
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from danlu.errors import DataError, MissingExtra
+from danlu.reading.foreign_folder import read_inside
 from danlu.terms import BEGINNING, END, FIRST_TOKEN, MASK, PADDING, UNKNOWN
 from danlu.tokenizing.bpe import byte_letters
 from danlu.tokenizing.tokenizer import Tokenizer
+from danlu.tokenizing.tokenizer_json import MOST_CODES, check_tokenizer
+from danlu.tokenizing.tokenizer_trial import refuse_harmful
 
 LARGEST = 64 << 20  # bytes of a tokenizer.json
-MOST = 1 << 22  # codes
 _PARTS = (  # names that play a part, the likeliest first
     (PADDING, ("<pad>", "[PAD]", "<|pad|>", "<|padding|>", "<|finetune_right_pad_id|>")),
     (UNKNOWN, ("<unk>", "[UNK]", "<|unk|>")),
@@ -44,13 +46,13 @@ class FileTokenizer(Tokenizer):
 
     def __init__(self, text: str) -> None:
         self.text = text
+        content = _checked(text)
         self._library = _parsed(text)
-        content = json.loads(text)
         names = {
             code: name for name, code in self._library.get_vocab(with_added_tokens=True).items()
         }
-        if not names or min(names) < 0 or max(names) >= MOST:
-            raise ValueError(f"its codes are not between 0 and {MOST:,}")
+        if not names or min(names) < 0 or max(names) >= MOST_CODES:
+            raise ValueError(f"its codes are not between 0 and {MOST_CODES:,}")
         special = {
             token["content"]: token["id"]
             for token in content.get("added_tokens") or ()
@@ -74,19 +76,9 @@ class FileTokenizer(Tokenizer):
     @classmethod
     def read(cls, path: str) -> FileTokenizer:
         """The tokenizer in a file. DataError where it is too large or no tokenizer."""
-        from danlu.reading import files
-
         where = Path(path)
-        if files.check_file(where).st_size > LARGEST:
-            raise DataError(
-                f"it is larger than {LARGEST >> 20} MiB, which no tokenizer is.",
-                where=path,
-                hint="check the path",
-            )
         try:
-            return cls(where.read_bytes().decode("utf-8"))
-        except OSError as error:
-            raise files.unreadable_file_error(where, error) from None
+            return cls(read_inside(where.parent, where.name, LARGEST, links=True).decode("utf-8"))
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             cause = str(error).split("\n")[0].rstrip(".")[:160]
             hint = "give the tokenizer.json that the tokenizers library writes"
@@ -118,8 +110,10 @@ class FileTokenizer(Tokenizer):
         if self._bytes_of is not None:
             return self.decode_bytes(codes).decode("utf-8", "replace")
         codes_in_file = self.file_codes[np.asarray(codes, dtype=np.int64)]
-        return self._library.decode(
-            codes_in_file[codes_in_file >= 0].tolist(), skip_special_tokens=True
+        return _called(
+            self._library.decode,
+            codes_in_file[codes_in_file >= 0].tolist(),
+            skip_special_tokens=True,
         )
 
     def decode_bytes(self, codes: Sequence[int] | np.ndarray) -> bytes:
@@ -133,7 +127,7 @@ class FileTokenizer(Tokenizer):
             data[start:stop].decode("utf-8")
             for start, stop in zip(offsets[:-1].tolist(), offsets[1:].tolist())
         ]
-        encoded = self._library.encode_batch_fast(rows, add_special_tokens=False)
+        encoded = _called(self._library.encode_batch_fast, rows, add_special_tokens=False)
         lists = [np.array(codes.ids, dtype=np.int64) for codes in encoded]
         counts = np.array([len(codes) for codes in lists], dtype=np.int64)
         return (self.codes[np.concatenate(lists)] if lists else np.zeros(0)).astype(
@@ -144,15 +138,48 @@ class FileTokenizer(Tokenizer):
         return 0  # where its pieces end is not known, so a row is never cut
 
 
-def _parsed(text: str) -> Any:
+def _checked(text: str) -> Mapping[str, Any]:
+    """The content of a tokenizer.json that does no harm. Raises ValueError for another one."""
+    try:
+        content = json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    if not check_tokenizer(content):
+        _library()
+        refuse_harmful(text)
+    return content
+
+
+def _called(function: Callable[..., Any], *arguments: object, **options: object) -> Any:
+    """What a function of the library returns. Raises DataError where it fails: Rust's panics are
+    no Exception."""
+    try:
+        return function(*arguments, **options)
+    except (KeyboardInterrupt, SystemExit, MemoryError):
+        raise
+    except BaseException as error:
+        cause = str(error).split("\n")[0][:160].rstrip(".")
+        raise DataError(
+            f"the tokenizer cannot read a text: {cause}.",
+            hint="give a tokenizer.json that the tokenizers library writes",
+        ) from None
+
+
+def _library() -> Any:
     try:
         import tokenizers
     except ImportError:
         raise MissingExtra("the library tokenizers", "text", "a given tokenizer") from None
+    return tokenizers
+
+
+def _parsed(text: str) -> Any:
+    tokenizers = _library()
     try:
         library = tokenizers.Tokenizer.from_str(text)
         library.no_padding()
         library.no_truncation()
+        library.post_processor = None  # even without special tokens it may repeat a text
         library.encode_special_tokens = (
             True  # what a user writes is text, even where it spells a special token
         )

@@ -304,11 +304,13 @@ def _as_now(name: str) -> str:
 
 def _put(parameter: Tensor, name: str, weights: Mapping[str, Tensor], where: str) -> None:
     stored = weights.get(name)
-    if stored is None or stored.shape != parameter.shape:
+    if stored is None or stored.shape != parameter.shape or not stored.is_floating_point():
         difference = (
             "is missing"
             if stored is None
             else f"has shape {list(stored.shape)}, not {list(parameter.shape)}"
+            if stored.shape != parameter.shape
+            else f"is of type {str(stored.dtype).removeprefix('torch.')}, not of floating point"
         )
         raise DataError(
             f"the tensor {name} {difference}.",

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import importlib.util
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -17,17 +19,23 @@ from torch import Tensor, nn
 from danlu.artifact.artifact import Contents
 from danlu.artifact.hugging_face import bert, llama
 from danlu.artifact.hugging_face.tokenizer import TokenizerFile, tokenizer_file, word_tokenizer_file
+from danlu.artifact.memory_limit import AllocationLimit
 from danlu.errors import ArtifactError, DataError
 from danlu.layers.tensors import from_array
 from danlu.layers.transformer.language_model import LanguageModel
 from danlu.parts.tasks._base import ReadsRunningText
 from danlu.reading import hugging_face
+from danlu.reading.hugging_face_config import checked_config
+from danlu.reading.safetensors_header import FLOATS, StoredTensor
 from danlu.system.atomic_files import atomic_folder, write_file
 from danlu.terms import BEGINNING, END, FIRST_TOKEN
 
 # the largest difference of logits that is accepted, relative to the largest logit where that is
 # above 1
 FARTHEST = 1e-4
+# the memory that a network may take: bytes for each byte of its weights in float32, and beside
+_UNPACKED, _BESIDE = 4, 64 << 20
+_FLOAT32 = 4
 _COMPARED = (2, 24)  # rows and positions of the tokens that logits are compared for
 
 
@@ -81,28 +89,51 @@ def read(path: str | Path) -> nn.Module:
     forward({"tokens": codes of the file}) -> logits.
 
     Of a BERT for hidden tokens, classes of a text, or classes of tokens, as its config.json says.
-    Raises DataError where the folder is not whole, or the network has parts that danlu's has not.
-    """
-    from safetensors.torch import load_file
-
+    Every file is read as danlu.reading.hugging_face reads it: inside the folder, and checked.
+    Raises DataError where the folder is not whole, its config.json does not fit its weights, or the
+    network has parts that danlu's has not."""
     folder = Path(path)
     architecture = hugging_face.architecture(folder)
-    weights: dict[str, Tensor] = {}
-    for file in hugging_face.weight_files(folder):
-        weights |= load_file(str(file))
+    where = str(folder)
+    config = checked_config(architecture["config"], str(folder / "config.json"))
+    stored = hugging_face.stored_tensors(folder)
+    numbers = sum(tensor.numbers for tensor in stored.values())
     try:
-        if architecture["config"]["model_type"] == "bert":
-            kind = _kind_of_bert(folder)
-            return bert.module_of(
-                architecture["config"],
-                kind,
-                max(len(architecture["labels"]), 1) if architecture["labels"] else 2,
-                weights,
-                str(folder),
+        with AllocationLimit(_UNPACKED * _FLOAT32 * numbers + _BESIDE):
+            if config["model_type"] == "bert":
+                labels = architecture["labels"]
+                return bert.module_of(
+                    cast("bert.BertConfig", config),
+                    _kind_of_bert(folder),
+                    max(len(labels), 1) if labels else 2,
+                    _weights(folder, stored),
+                    where,
+                )
+            return llama.module_of(
+                cast("llama.LlamaConfig", config), _weights(folder, stored), where
             )
-        return llama.module_of(architecture["config"], weights, str(folder))
-    except (KeyError, TypeError, ValueError) as error:
-        raise DataError(f"its config.json makes no network: {error}.", where=str(folder)) from None
+    except MemoryError as error:
+        cause = str(error)
+    except (KeyError, TypeError, ValueError, RuntimeError, ZeroDivisionError) as error:
+        cause = f"it lacks {error}" if isinstance(error, KeyError) else str(error).split("\n")[0]
+    raise DataError(
+        f"its config.json makes no network: {cause[:300].rstrip('.')}.",
+        where=where,
+        hint="give the config.json and the weights of one checkpoint",
+    )
+
+
+def _weights(folder: Path, stored: Mapping[str, StoredTensor]) -> Mapping[str, Tensor]:
+    """The tensors of a checkpoint. Raises DataError where one holds other than finite numbers."""
+    weights = hugging_face.read_weights(folder)
+    for name, tensor in weights.items():
+        if stored[name].dtype in FLOATS and not bool(tensor.isfinite().all()):
+            raise DataError(
+                f"the tensor {name} has entries that are no finite numbers.",
+                where=str(folder),
+                hint="download the checkpoint again",
+            )
+    return weights
 
 
 def difference(

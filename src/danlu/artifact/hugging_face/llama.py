@@ -190,11 +190,13 @@ def module_of(config: LlamaConfig, weights: Mapping[str, Tensor], where: str) ->
 def _put(layer: nn.Module, name: str, weights: Mapping[str, Tensor], where: str) -> None:
     stored, weight = weights.get(name), layer.weight
     assert isinstance(weight, Tensor)
-    if stored is None or stored.shape != weight.shape:
+    if stored is None or stored.shape != weight.shape or not stored.is_floating_point():
         difference = (
             "is missing"
             if stored is None
             else f"has shape {list(stored.shape)}, not {list(weight.shape)}"
+            if stored.shape != weight.shape
+            else f"is of type {str(stored.dtype).removeprefix('torch.')}, not of floating point"
         )
         raise DataError(
             f"the tensor {name} {difference}.",

@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -20,6 +18,7 @@ from danlu.layers.generation.kv_cache import Cache, Cached, NewPlaces
 from danlu.terms import BEGINNING, END, PADDING
 
 NEVER = -1e4  # the logit of a code that the checkpoint lacks
+ONE_CHECKPOINT = "give the config.json and the weights of one checkpoint"
 
 
 def library() -> Any:
@@ -57,32 +56,27 @@ class Pretrained(nn.Module):
         self.body = body
         self.labels = tuple(labels)
 
-    def load(self, folder: Path, checkpoint_labels: Sequence[str]) -> list[str]:
-        """Load the weights of a checkpoint; gives the names of the tensors that it lacks, which
+    def load(
+        self, weights: Mapping[str, Tensor], checkpoint_labels: Sequence[str], where: str
+    ) -> list[str]:
+        """Load the `weights` of a checkpoint; gives the names of the tensors that it lacks, which
         keep their random values.
 
         `checkpoint_labels` are the classes of the checkpoint. Its head is loaded only where it has
         the same classes, and its rows are reordered: an equal number of classes is not enough.
-        Raises ArtifactError where no tensor fits.
+        Raises ArtifactError where no tensor fits, or one has another shape or entries that are no
+        finite numbers; messages call the checkpoint `where`.
         """
-        with quiet_transformers(), torch.random.fork_rng(devices=[]):
-            try:
-                other, info = type(self.body).from_pretrained(  # type: ignore[attr-defined]
-                    str(folder),
-                    local_files_only=True,
-                    use_safetensors=True,
-                    trust_remote_code=False,
-                    dtype=torch.float32,
-                    output_loading_info=True,
-                    ignore_mismatched_sizes=True,
-                    config=self.body.config,
-                )
-            except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
-                reason = str(error).strip().split("\n")[0][:300]
-                raise ArtifactError(
-                    f"the checkpoint cannot be read: {reason}.", where=str(folder)
-                ) from None
-        missing = {*info["missing_keys"], *(parameter[0] for parameter in info["mismatched_keys"])}
+        other, info = self._with(weights, where)
+        mismatched = {str(mismatch[0]) for mismatch in info["mismatched_keys"]}
+        refused = sorted(name for name in mismatched if not is_head(name))
+        if refused:
+            raise ArtifactError(
+                f"the tensor {refused[0]} has another shape than its config.json says.",
+                where=where,
+                hint=ONE_CHECKPOINT,
+            )
+        missing = {*info["missing_keys"], *mismatched}
         heads = {
             name
             for name, parameter in self.body.named_parameters()
@@ -96,13 +90,41 @@ class Pretrained(nn.Module):
         missing |= heads if order is None else set()
         own, loaded = self.body.state_dict(), other.state_dict()
         if not set(own) - missing:
-            raise ArtifactError("none of its tensors is one of this network.", where=str(folder))
+            raise ArtifactError("none of its tensors is one of this network.", where=where)
         for name, tensor in own.items():
             if name not in missing:
+                if not bool(loaded[name].isfinite().all()):
+                    raise ArtifactError(
+                        f"the tensor {name} has entries that are no finite numbers.",
+                        where=where,
+                        hint="download the checkpoint again",
+                    )
                 tensor.copy_(
                     loaded[name][order] if order is not None and name in heads else loaded[name]
                 )
         return sorted(f"body.{name}" for name in missing if name in own)
+
+    def _with(self, weights: Mapping[str, Tensor], where: str) -> tuple[nn.Module, dict[str, Any]]:
+        """(the network with the weights of a checkpoint, what transformers says of the others)."""
+        with quiet_transformers(), torch.random.fork_rng(devices=[]):
+            try:
+                # no folder: transformers would read other files of it, and follow their paths
+                return type(self.body).from_pretrained(  # type: ignore[attr-defined]
+                    None,
+                    state_dict=dict(weights),
+                    local_files_only=True,
+                    use_safetensors=True,
+                    trust_remote_code=False,
+                    dtype=torch.float32,
+                    output_loading_info=True,
+                    ignore_mismatched_sizes=True,
+                    config=self.body.config,
+                )
+            except Exception as error:  # what weights can do to transformers has no list of types
+                reason = str(error).strip().split("\n")[0][:300].rstrip(".")
+                raise ArtifactError(
+                    f"the checkpoint cannot be read: {reason}.", where=where, hint=ONE_CHECKPOINT
+                ) from None
 
 
 def is_head(name: str) -> bool:

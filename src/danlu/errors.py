@@ -21,8 +21,52 @@ command line shows these errors without a traceback."""
 from __future__ import annotations
 
 import difflib
+import heapq
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+
+MOST_SHOWN = 50  # problems of a recipe that its message lists
+_LONGEST_TEXT = 4000  # characters of a message or hint
+_LONGEST_NAME = 100  # letters; the slips of longer names are not looked for
+_MOST_COMPARED = 1000  # names that are compared letter by letter
+
+# Control characters (C0 but for tab and line feed, DEL, C1), the line and paragraph separators, the
+# controls of writing direction (Unicode's Bidi_Control), and halves of surrogate pairs.
+_CONTROLS = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+_LINE_BREAK = re.compile(r"\n(?!  )")  # further lines of a message are indented
+
+
+def escape_controls(text: str, *, one_line: bool = False) -> str:
+    r"""The text with every character that could steer a terminal, or change the order of what it
+    shows, written as an escape. `one_line`: tabs and line feeds too.
+
+    A byte of a file name that is no UTF-8, which Python holds as half a surrogate pair, is written
+    as that byte.
+
+    >>> print(escape_controls("\x1b[31mred"), escape_controls("a\nb", one_line=True))
+    \x1b[31mred a\nb
+    """
+    if one_line:
+        text = text.replace("\t", "\\t").replace("\n", "\\n")
+    return _CONTROLS.sub(_escape, text)
+
+
+def _escape(match: re.Match[str]) -> str:
+    letter = match.group()
+    code = ord(letter)
+    if 0xDC80 <= code <= 0xDCFF:
+        return f"\\x{code - 0xDC00:02x}"
+    return letter.encode("unicode_escape").decode()
+
+
+def _shown(text: str) -> str:
+    """A message or hint as it is printed: escaped, and not endless."""
+    text = _LINE_BREAK.sub(r"\\n", text)
+    text = text if len(text) <= _LONGEST_TEXT else f"{text[:_LONGEST_TEXT]}..."
+    return escape_controls(text)
 
 
 @dataclass(frozen=True)
@@ -30,8 +74,10 @@ class Problem:
     """One thing that is wrong.
 
     where    file:line, or file, row and column
-    message  the rule that is broken, and the value
+    message  the rule that is broken, and the value; further lines begin with two spaces
     hint     the remedy
+
+    As text, control characters in it are escaped, whatever names and values it quotes.
 
     >>> print(Problem("recipe.yaml:3", "train.seed must be at least 0, and is -1.", "use 0"))
     recipe.yaml:3: train.seed must be at least 0, and is -1.
@@ -43,8 +89,9 @@ class Problem:
     hint: str = ""
 
     def __str__(self) -> str:
-        text = f"{self.where}: {self.message}" if self.where else self.message
-        return f"{text}\nhint: {self.hint}" if self.hint else text
+        where = escape_controls(self.where[:_LONGEST_TEXT], one_line=True)
+        text = f"{where}: {_shown(self.message)}" if where else _shown(self.message)
+        return f"{text}\nhint: {_shown(self.hint)}" if self.hint else text
 
 
 class DanluError(Exception):
@@ -59,13 +106,16 @@ class DanluError(Exception):
 
 
 class RecipeError(DanluError):
-    """A recipe that breaks rules; `problems` holds all of them."""
+    """A recipe that breaks rules; `problems` holds all of them, its text the first MOST_SHOWN."""
 
     def __init__(self, problems: Iterable[Problem]) -> None:
         self.problems = tuple(problems)
         first = self.problems[0]
         super().__init__(first.message, where=first.where, hint=first.hint)
-        self.args = ("\n".join(str(problem) for problem in self.problems),)
+        lines = [str(problem) for problem in self.problems[:MOST_SHOWN]]
+        if len(self.problems) > MOST_SHOWN:
+            lines.append(f"... and {len(self.problems) - MOST_SHOWN:,} more problems.")
+        self.args = ("\n".join(lines),)
 
 
 class PartError(DanluError):
@@ -152,8 +202,25 @@ def nearest(name: str, names: Iterable[str], count: int = 3) -> list[str]:
         lowered.setdefault(_plain(candidate), candidate)
     if plain in lowered:
         return [lowered[plain]]
-    scored = sorted((_strangeness(plain, key), number, key) for number, key in enumerate(lowered))
+    if len(plain) > _LONGEST_NAME:
+        return []
+    near = _alike(plain, [key for key in lowered if len(key) <= _LONGEST_NAME])
+    scored = sorted((_strangeness(plain, key), number, key) for number, key in enumerate(near))
     return [lowered[key] for strange, _, key in scored if strange < 1][:count]
+
+
+def _alike(name: str, keys: list[str]) -> list[str]:
+    """The keys in their order; of more than _MOST_COMPARED those with the most letters in common
+    with `name`."""
+    if len(keys) <= _MOST_COMPARED:
+        return keys
+    letters = set(name)
+
+    def differing(number: int) -> int:
+        return len(letters.symmetric_difference(keys[number]))
+
+    chosen = heapq.nsmallest(_MOST_COMPARED, range(len(keys)), key=differing)
+    return [keys[number] for number in sorted(chosen)]
 
 
 def _plain(name: str) -> str:

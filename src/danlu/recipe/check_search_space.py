@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Protocol
 
-from danlu.errors import Problem, RecipeError, did_you_mean
-from danlu.recipe.messages import format_value
+from danlu.errors import MOST_SHOWN, Problem, RecipeError, did_you_mean
+from danlu.recipe.messages import dotted_name, format_value
 from danlu.recipe.options import Catalogue
 from danlu.recipe.overrides import apply_overrides
 from danlu.recipe.resolve import Resolver
-from danlu.recipe.search_space import Dimension, Space, same_value
+from danlu.recipe.search_space import Dimension, Space, canonical
 from danlu.recipe.sections import KEYS, Objective, Tune
+from danlu.recipe.tree import DEEPEST, mapping_or_empty
 
-Try = Callable[[dict[str, Any]], list[Problem]]  # the problems of the recipe with these values
+
+class Try(Protocol):
+    """Checks the recipe with some values changed."""
+
+    def __call__(self, values: Mapping[str, Any], explain: bool = False) -> list[Problem]:
+        """The problems; `explain`: with hints, which take time to look for."""
+        ...
+
 
 _RANGE = ("low", "high", "step", "log", "when")
 _NOT_SEARCHED = ("tune", "name", "watchers", "task")
@@ -24,9 +32,17 @@ _WHAT_IS_COMPARED = (
     "data.split",
     "train.folds",
 )  # trials of other rows have scores of another kind
+_MOST_STEPS = 2**53  # of a range
 _MOST_TRIED = (
     400  # combinations of a value with the choices around it that are checked before anything runs
 )
+_MOST_DIMENSIONS = 200
+# Of a small recipe, whose check takes about half a millisecond; of a large one fewer:
+_MOST_VALUES = 1000  # choices, and ends of ranges, of all dimensions together
+_MOST_CHECKS = 1500  # of the recipe with other values
+_SMALL = 300  # values in a recipe
+_MOST_STEPS_AROUND = 10_000  # values that are looked at for the choices around one dimension
+_MOST_NAMED = 10  # choices that a message names
 MEASURED = ("loss", "seconds", "parameters")  # objectives that every recipe has
 
 
@@ -43,6 +59,14 @@ def check_search_space(
     noted.
 
     `try_out` checks the recipe with some options changed, and returns the problems of that."""
+    if len(tune.space) > _MOST_DIMENSIONS:
+        checking.add(
+            ("tune", "space"),
+            f"tune.space names {len(tune.space):,} options; at most {_MOST_DIMENSIONS} can be "
+            "searched together.",
+            "search the options that matter most",
+        )
+        return ()
     written = {name: value for name, value in tune.space.items() if _nameable(checking, name)}
     dimensions: dict[str, Dimension] = {}
     for name, value in written.items():
@@ -51,7 +75,23 @@ def check_search_space(
             dimensions[name] = dimension
     _note_conditions(checking, dimensions, written)
     space = _sorted(checking, dimensions)
-    space = tuple(_tried(checking, member, space, try_out) for member in space)
+    if len(checking.problems) > MOST_SHOWN:
+        return ()  # each check would find all of them again
+    effort = _effort(checking.tree, space)
+    count = sum(_value_count(member) for member in space)
+    most = round(_MOST_VALUES / effort)
+    if count > most:
+        checking.add(
+            ("tune", "space"),
+            f"tune.space has {count:,} values (choices, and both ends of each range); at most "
+            f"{most:,} are checked in a recipe of this size.",
+            "write a range {low, high, step} in place of many choices",
+        )
+        return ()
+    arounds = _arounds(space, round(_MOST_CHECKS / effort))
+    space = tuple(
+        _tried(checking, member, around, try_out) for member, around in zip(space, arounds)
+    )
     _note_circumstances(checking, tune, parts, space)
     return space
 
@@ -60,23 +100,29 @@ def _path(name: str) -> tuple[str, ...]:
     return ("tune", "space", name)
 
 
+def _dotted(name: str) -> str:
+    return dotted_name(_path(name))
+
+
 def _nameable(checking: Resolver, name: str) -> bool:
     head = name.partition(".")[0]
     if any(f"{name}.".startswith(f"{other}.") for other in _WHAT_IS_COMPARED):
         checking.add(
             _path(name),
-            f"tune.space: {name} says on which rows scores are measured, so it cannot be searched.",
+            f"tune.space: {dotted_name((name,))} says on which rows scores are measured, so it "
+            "cannot be searched.",
             "leave it out",
         )
         return False
-    if head in KEYS and head not in _NOT_SEARCHED and all(name.split(".")):
+    shallow = name.count(".") < DEEPEST and all(name.split("."))
+    if head in KEYS and head not in _NOT_SEARCHED and shallow:
         return True
     keys = [key for key in KEYS if key not in _NOT_SEARCHED]
     hint = did_you_mean(head, keys) or "example: optimizer.learning_rate"
     checking.add(
         _path(name),
-        f"tune.space: {name} is no option of a recipe that can be searched. It begins with "
-        f"{', '.join(keys)}.",
+        f"tune.space: {dotted_name((name,))} is no option of a recipe that can be searched. It "
+        f"begins with {', '.join(keys)}.",
         hint,
     )
     return False
@@ -93,8 +139,7 @@ def _dimension(checking: Resolver, name: str, value: Any) -> Dimension | None:
         hint = "example: {low: 1.0e-4, high: 0.1, log: true}, or [adam, sgd]"
         checking.add(
             _path(name),
-            f"tune.space.{name} must be a list of choices or a range, and is "
-            f"{format_value(value)}.",
+            f"{_dotted(name)} must be a list of choices or a range, and is {format_value(value)}.",
             hint,
         )
         return None
@@ -102,7 +147,7 @@ def _dimension(checking: Resolver, name: str, value: Any) -> Dimension | None:
     if not isinstance(when, dict):
         checking.add(
             (*_path(name), "when"),
-            f"tune.space.{name}.when must be a mapping, and is {format_value(when)}.",
+            f"{_dotted(name)}.when must be a mapping, and is {format_value(when)}.",
             "example: {optimizer: sgd}",
         )
         return None
@@ -118,7 +163,7 @@ def _dimension(checking: Resolver, name: str, value: Any) -> Dimension | None:
         if not isinstance(choices, list):
             checking.add(
                 (*_path(name), "choices"),
-                f"tune.space.{name}.choices must be a list, and is {format_value(choices)}.",
+                f"{_dotted(name)}.choices must be a list, and is {format_value(choices)}.",
             )
             return None
         return None if wrong else _choice(checking, name, choices, when)
@@ -130,18 +175,19 @@ def _choice(
 ) -> Dimension | None:
     if not choices:
         checking.add(
-            _path(name), f"tune.space.{name} has no choice.", "give the values that are tried"
+            _path(name), f"{_dotted(name)} has no choice.", "give the values that are tried"
         )
         return None
-    twice = [
-        choice
-        for number, choice in enumerate(choices)
-        if any(same_value(choice, other) for other in choices[:number])
-    ]
+    twice: list[Any] = []
+    before: set[str] = set()
+    for choice in choices:
+        text = canonical(choice)
+        twice += [choice] if text in before else []
+        before.add(text)
     if twice:
         checking.add(
             _path(name),
-            f"tune.space.{name} names the choice {format_value(twice[0])} twice.",
+            f"{_dotted(name)} names the choice {format_value(twice[0])} twice.",
             "keep one of the two",
         )
         return None
@@ -163,18 +209,18 @@ def _range(
         if absent and key != "step":
             checking.add(
                 _path(name),
-                f"tune.space.{name}: {key} is missing: a range has low and high.",
+                f"{_dotted(name)}: {key} is missing: a range has low and high.",
                 "or give a list of choices",
             )
         elif not absent and not _is_number(number):
             checking.add(
                 (*_path(name), key),
-                f"tune.space.{name}.{key} must be a finite number, and is {format_value(number)}.",
+                f"{_dotted(name)}.{key} must be a finite number, and is {format_value(number)}.",
             )
     if log not in (None, True, False) or type(log) is int:
         checking.add(
             (*_path(name), "log"),
-            f"tune.space.{name}.log must be true or false, and is {format_value(log)}.",
+            f"{_dotted(name)}.log must be true or false, and is {format_value(log)}.",
         )
     if len(checking.problems) > before:
         return None
@@ -182,7 +228,7 @@ def _range(
     wrong = _wrong_range(low, high, step, bool(log))
     if wrong:
         key, sentence = wrong
-        checking.add((*_path(name), key), f"tune.space.{name}: {sentence}.")
+        checking.add((*_path(name), key), f"{_dotted(name)}: {sentence}.")
         return None
     whole = all(
         isinstance(bound, int) for bound in (low, high, *([step] if step is not None else []))
@@ -202,8 +248,7 @@ def _is_number(value: Any) -> bool:
     return (
         isinstance(value, int | float)
         and not isinstance(value, bool)
-        and math.isfinite(value)
-        and abs(value) < 2**53
+        and abs(value) < 2**53  # no infinity, and no NaN
     )
 
 
@@ -217,6 +262,8 @@ def _wrong_range(low: float, high: float, step: float | None, log: bool) -> tupl
         return "step", f"step ({step:g}) must be greater than 0"
     if step is not None and step > high - low:
         return "step", f"step ({step:g}) is longer than the range from {low:g} to {high:g}"
+    if step is not None and (high - low) / step > _MOST_STEPS:
+        return "step", f"step ({step:g}) is too short for the range from {low:g} to {high:g}"
     if step is not None and log and step != 1:
         return "step", "a range with log: true takes no step"
     return None
@@ -239,28 +286,32 @@ def _note_conditions(
                     or f"what is searched besides: {', '.join(others) or 'nothing'}"
                 )
                 checking.add(
-                    path, f"tune.space.{name}.when names {other}, which is not searched.", hint
+                    path, f"{_dotted(name)}.when names {other}, which is not searched.", hint
                 )
                 dimensions.pop(name, None)
             elif other in dimensions and dimensions[other].kind != "choice":
                 checking.add(
                     path,
-                    f"tune.space.{name}.when names {other}, which is a range.",
+                    f"{_dotted(name)}.when names {other}, which is a range.",
                     "a condition names choices",
                 )
                 dimensions.pop(name, None)
             elif other in dimensions:
                 for wanted_choice in wanted:
                     if not dimensions[other].holds(wanted_choice):
-                        choices = ", ".join(
-                            format_value(choice) for choice in dimensions[other].choices
-                        )
                         checking.add(
                             path,
-                            f"tune.space.{name}.when: {format_value(wanted_choice)} is no choice "
-                            f"of {other}. It has {choices}.",
+                            f"{_dotted(name)}.when: {format_value(wanted_choice)} is no choice "
+                            f"of {other}. It has {_listed(dimensions[other].choices)}.",
                         )
                         dimensions.pop(name, None)
+
+
+def _listed(choices: Sequence[Any]) -> str:
+    """The first choices, and how many more there are."""
+    texts = [format_value(choice) for choice in choices[:_MOST_NAMED]]
+    more = len(choices) - len(texts)
+    return ", ".join(texts) + (f" and {more:,} more" if more else "")
 
 
 def _sorted(checking: Resolver, dimensions: dict[str, Dimension]) -> Space:
@@ -285,15 +336,51 @@ def _sorted(checking: Resolver, dimensions: dict[str, Dimension]) -> Space:
     return tuple(placed.values())
 
 
-def _tried(checking: Resolver, dimension: Dimension, space: Space, try_out: Try) -> Dimension:
-    """The dimension after checking every choice, or both ends, in the recipe; problems are
-    noted."""
-    problems_before = try_out({})
-    around = [
-        values
-        for values in _around(dimension, space)
-        if all(problem in problems_before for problem in try_out(values))
-    ] or [{}]
+def _value_count(dimension: Dimension) -> int:
+    """How many values of a dimension are checked."""
+    return len(dimension.choices) if dimension.kind == "choice" else 2
+
+
+def _effort(tree: Mapping[str, Any], space: Space) -> float:
+    """How long a check of the recipe takes, in those of a small recipe, from 1 on."""
+    largest = [max(map(_size, member.choices), default=1) for member in space]
+    return max(
+        1.0, (_size(_searched(tree, [member.name for member in space])) + sum(largest)) / _SMALL
+    )
+
+
+def _size(value: Any) -> int:
+    """How many values plain data hold."""
+    if isinstance(value, dict):
+        return 1 + sum(map(_size, value.values()))
+    return 1 + sum(map(_size, value)) if isinstance(value, list) else 1
+
+
+def _searched(tree: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """The recipe without what a search of these options cannot change: its section tune, and the
+    options of columns, of which there may be thousands."""
+    bare = {key: value for key, value in tree.items() if key != "tune"}
+    if isinstance(bare.get("data"), dict) and not any(name.startswith("data.") for name in names):
+        bare["data"] = {key: value for key, value in bare["data"].items() if key != "columns"}
+    return bare
+
+
+def _arounds(space: Space, most: int) -> list[list[dict[str, Any]]]:
+    """For each dimension, the values of other dimensions beside which its values are checked: all,
+    or as many as `most` checks allow, at least one."""
+    arounds = [list(_around(dimension, space)) for dimension in space]
+    checks = sum(len(around) * (1 + _value_count(member)) for around, member in zip(arounds, space))
+    share = min(1.0, most / max(checks, 1))
+    return [around[: max(1, int(share * len(around)))] for around in arounds]
+
+
+def _tried(
+    checking: Resolver, dimension: Dimension, around: list[dict[str, Any]], try_out: Try
+) -> Dimension:
+    """The dimension after checking every choice, or both ends, in the recipe with each of the
+    values around it; problems are noted."""
+    problems_before = set(try_out({}))
+    around = [values for values in around if problems_before.issuperset(try_out(values))] or [{}]
     if dimension.kind == "choice":
         for number, choice in enumerate(dimension.choices):
             _note_refusal(
@@ -314,9 +401,7 @@ def _tried(checking: Resolver, dimension: Dimension, space: Space, try_out: Try)
     )
     continuous = dimension.kind == "integer" and dimension.step is None
     if continuous and not try_out({**around[0], dimension.name: between}):
-        return Dimension(
-            **{**vars(dimension), "kind": "float"}
-        )  # {low: 0, high: 1} of an option that takes 0.5
+        return replace(dimension, kind="float")  # {low: 0, high: 1} of an option that takes 0.5
     return dimension
 
 
@@ -324,21 +409,22 @@ def _around(dimension: Dimension, space: Space) -> Iterator[dict[str, Any]]:
     """The values of other dimensions with which this one is searched: those that its condition
     names, and the parts whose option it is."""
     named = {member.name: member for member in space}
-    concerned: list[str] = []
-
-    def gather(name: str) -> None:
-        for other in [
-            *named[name].when,
-            *(outer for outer in named if name.startswith(f"{outer}.")),
-        ]:
-            if other in named and other not in concerned:
-                gather(other)
-                concerned.append(other)
-
-    gather(dimension.name)
+    concerned: set[str] = set()
+    waiting = [dimension.name]
+    while waiting:
+        keys = (name := waiting.pop()).split(".")
+        outer = [".".join(keys[:length]) for length in range(1, len(keys))]
+        new = [other for other in (*named[name].when, *outer) if other in named]
+        waiting += [other for other in new if other not in concerned]
+        concerned.update(new)
+    concerned.discard(dimension.name)
     order = [member for member in space if member.name in concerned]
+    needed = _needed(dimension, named)
+    steps = iter(range(_MOST_STEPS_AROUND))
 
     def spread(rest: list[Dimension], values: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        if next(steps, None) is None:
+            return
         if not rest:
             if dimension.active(values):
                 yield values
@@ -348,7 +434,8 @@ def _around(dimension: Dimension, space: Space) -> Iterator[dict[str, Any]]:
             yield from spread(others, values)
             return
         for value in first.choices if first.kind == "choice" else (first.low, first.high):
-            yield from spread(others, {**values, first.name: value})
+            if first.name not in needed or canonical(value) in needed[first.name]:
+                yield from spread(others, {**values, first.name: value})
 
     count = 0
     for values in spread(order, {}):
@@ -358,6 +445,21 @@ def _around(dimension: Dimension, space: Space) -> Iterator[dict[str, Any]]:
             return
     if count == 0:
         yield {}
+
+
+def _needed(dimension: Dimension, named: Mapping[str, Dimension]) -> dict[str, set[str]]:
+    """The values (in canonical form) of other dimensions without which this one takes no part."""
+    needed: dict[str, set[str]] = {}
+    waiting = [dimension]
+    while waiting:
+        for name, choices in waiting.pop().when.items():
+            texts = set(map(canonical, choices))
+            if name in needed:
+                needed[name] &= texts
+            elif name in named:
+                needed[name] = texts
+                waiting.append(named[name])
+    return needed
 
 
 def _note_refusal(
@@ -372,7 +474,7 @@ def _note_refusal(
     dimensions, the first of these is named."""
     refusals: list[tuple[dict[str, Any], Problem]] = []
     for values in around:
-        problems = try_out(values)
+        problems = set(try_out(values))
         refused = [
             problem for problem in try_out({**values, name: value}) if problem not in problems
         ]
@@ -380,8 +482,11 @@ def _note_refusal(
     if not refusals:
         return
     values, first = refusals[0]
+    if checking.explains:
+        explained = try_out({**values, name: value}, explain=True)
+        first = next(problem for problem in explained if problem.message == first.message)
     if len(refusals) == len(around):
-        checking.add(path, f"tune.space.{name}: {first.message}", first.hint)
+        checking.add(path, f"{_dotted(name)}: {first.message}", first.hint)
         return
     beside = ", ".join(
         f"{other}={value if isinstance(value, str) else format_value(value)}"
@@ -389,7 +494,7 @@ def _note_refusal(
     )
     checking.add(
         path,
-        f"tune.space.{name}: {first.message} (with {beside})",
+        f"{_dotted(name)}: {first.message} (with {beside})",
         "say with which choice it takes part: when: {...}",
     )
 
@@ -442,15 +547,15 @@ def _note_circumstances(
 
 def trial_checker(tree: dict[str, Any], catalogue: Catalogue, check: Callable[..., Any]) -> Try:
     """A function that checks the recipe, without its section tune, with some options changed."""
-    bare = {key: value for key, value in tree.items() if key != "tune"}
+    bare = _searched(tree, list(mapping_or_empty(mapping_or_empty(tree["tune"]).get("space"))))
     problems: dict[str, list[Problem]] = {}
 
-    def try_out(values: dict[str, Any]) -> list[Problem]:
-        key = repr(sorted(values.items(), key=lambda item: item[0]))
+    def try_out(values: Mapping[str, Any], explain: bool = False) -> list[Problem]:
+        key = repr((explain, sorted(values.items(), key=lambda item: item[0])))
         if key not in problems:
             try:
                 changed, where = apply_overrides(bare, {(): ""}, in_order(values), catalogue)
-                check(changed, dict.fromkeys(where, ""), catalogue)
+                check(changed, dict.fromkeys(where, ""), catalogue, explain=explain)
                 problems[key] = []
             except RecipeError as error:
                 problems[key] = list(error.problems)

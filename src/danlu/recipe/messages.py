@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, get_args
 
 from pydantic import BaseModel
@@ -13,6 +13,21 @@ from danlu.errors import did_you_mean, edit_distance
 from danlu.recipe.options import Part
 
 NEW_RECIPE = "danlu new DATA --target COLUMN writes one"  # the hint to users without a recipe
+_LONGEST_VALUE = 80  # letters of a value or a key as a message shows it
+_ENCODER = json.JSONEncoder(ensure_ascii=False, default=str)
+
+
+def dotted_name(path: Iterable[Any]) -> str:
+    """The dotted name of a path of keys as messages show it; a key longer than 80 letters is cut.
+
+    >>> dotted_name(("data", "columns", "age"))
+    'data.columns.age'
+    """
+    return ".".join(_cut(str(key)) for key in path)
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _LONGEST_VALUE else f"{text[: _LONGEST_VALUE - 3]}..."
 
 
 def format_value(value: Any) -> str:
@@ -23,12 +38,7 @@ def format_value(value: Any) -> str:
     """
     if value is None:
         return "null"
-    text = (
-        json.dumps(value, ensure_ascii=False, default=str)
-        if not isinstance(value, Part)
-        else value.name
-    )
-    text = text if len(text) <= 80 else text[:77] + "..."
+    text = _cut(value.name if isinstance(value, Part) else _start_of_json(value))
     kind = {
         bool: "true or false",
         str: "text",
@@ -41,6 +51,20 @@ def format_value(value: Any) -> str:
     return f"{text} ({named})" if named and isinstance(value, str | bool) else text
 
 
+def _start_of_json(value: Any) -> str:
+    """The value as JSON; of a long one somewhat more than the part that messages show."""
+    if isinstance(value, str):
+        return _ENCODER.encode(value[: _LONGEST_VALUE + 1])
+    if not isinstance(value, dict | list):
+        return _ENCODER.encode(value)
+    text = ""
+    for piece in _ENCODER.iterencode(value):
+        text += piece
+        if len(text) > _LONGEST_VALUE:
+            break
+    return text
+
+
 def is_slip(written: str, meant: str) -> bool:
     """Whether `written` is `meant` but for case, hyphens, or one letter added, left out, changed or
     swapped with its neighbour.
@@ -49,7 +73,8 @@ def is_slip(written: str, meant: str) -> bool:
     (True, False)
     """
     written, meant = (word.lower().replace("-", "_").replace(" ", "_") for word in (written, meant))
-    return written == meant or (len(meant) > 2 and edit_distance(written, meant) == 1)
+    near = len(meant) > 2 and abs(len(written) - len(meant)) <= 1
+    return written == meant or (near and edit_distance(written, meant) == 1)
 
 
 _UNION_MEMBERS = {"int", "float", "str", "bool", "none", "[key]"}
@@ -147,8 +172,11 @@ def value_hint(value: Any, errors: Sequence[Any]) -> str:
     if isinstance(value, str):
         if "bool_type" in kinds and value.lower() in ("yes", "on", "y", "no", "off", "n"):
             return f"write {'true' if value.lower() in ('yes', 'on', 'y') else 'false'}"
-        if kinds & {"int_type", "float_type"} and re.fullmatch(
-            r"[-+]?[\d_,]*\.?\d+([eE][-+]?\d+)?", value
+        number = r"[-+]?[\d_,]*\.?\d+([eE][-+]?\d+)?"  # its time grows with the square of digits
+        if (
+            kinds & {"int_type", "float_type"}
+            and len(value) <= _LONGEST_VALUE
+            and re.fullmatch(number, value)
         ):
             return f"write {value.replace('_', '').replace(',', '')} without quotes"
         return did_you_mean(value, choices)

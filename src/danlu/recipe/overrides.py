@@ -6,10 +6,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from danlu.errors import Problem, RecipeError
+from danlu.recipe.messages import dotted_name
 from danlu.recipe.options import Catalogue
 from danlu.recipe.short_forms import long_form
-from danlu.recipe.tree import Where, plain_data
+from danlu.recipe.tree import DEEPEST, Where, plain_data
 from danlu.recipe.yaml12 import read_yaml
+
+_MOST_OVERRIDES = 1000
+_MOST_LETTERS = 100_000  # of all overrides together, as of a recipe
+_LONGEST_LABEL = 100  # letters of an override that messages show
 
 
 def apply_overrides(
@@ -20,23 +25,38 @@ def apply_overrides(
 ) -> tuple[dict[str, Any], dict[tuple[Any, ...], str]]:
     """(tree, where) with each dotted name set to its value; neither argument is changed."""
     tree = plain_data(tree, "recipe")
-    places = dict(where)
     problems: list[Problem] = []
-    for name, value, label in _pairs(overrides, problems):
-        path = _set(tree, name.split("."), value, catalogue)
+    labels: dict[tuple[Any, ...], tuple[int, str]] = {}  # of each path, by the last that set it
+    for number, (name, value, label) in enumerate(_pairs(overrides, problems), 1):
+        keys = name.split(".")
+        path = _set(tree, keys, value, catalogue) if len(keys) <= DEEPEST else None
         if path is None:
+            reason = (
+                f"{dotted_name(keys[:-1])} holds no such names."
+                if len(keys) <= DEEPEST
+                else f"it is nested deeper than {DEEPEST} levels."
+            )
             problems.append(
-                Problem(
-                    label, f"{name} cannot be set: {name.rpartition('.')[0]} holds no such names."
-                )
+                Problem(label, f"{dotted_name(keys[:DEEPEST])} cannot be set: {reason}")
             )
             continue
-        for inner in [inner for inner in places if inner[: len(path)] == path]:
-            del places[inner]
-        places[path] = label
+        labels[path] = (number, label)
     if problems:
         raise RecipeError(problems)
-    return tree, places
+    return tree, _with_labels(where, labels)
+
+
+def _with_labels(
+    where: Where, labels: Mapping[tuple[Any, ...], tuple[int, str]]
+) -> dict[tuple[Any, ...], str]:
+    """The place of each value: of one that was set its label; what stood inside it is no more."""
+    numbered = {path: (0, place) for path, place in where.items()} | dict(labels)
+
+    def replaced(path: tuple[Any, ...], number: int) -> bool:
+        outer = (labels.get(path[:length], (0, ""))[0] for length in range(1, len(path)))
+        return any(later > number for later in outer)
+
+    return {path: place for path, (number, place) in numbered.items() if not replaced(path, number)}
 
 
 def _pairs(
@@ -47,18 +67,31 @@ def _pairs(
         for name, value in overrides.items():
             yield name, plain_data(value, name), name
         return
-    for text in [overrides] if isinstance(overrides, str) else overrides:
+    texts = [overrides] if isinstance(overrides, str) else overrides
+    if len(texts) > _MOST_OVERRIDES or sum(map(len, texts)) > _MOST_LETTERS:
+        raise RecipeError(
+            [
+                Problem(
+                    "",
+                    f"there are {len(texts):,} overrides of {sum(map(len, texts)):,} letters; at "
+                    f"most {_MOST_OVERRIDES:,} of {_MOST_LETTERS:,} letters together are read.",
+                    "write them into the recipe",
+                )
+            ]
+        )
+    for text in texts:
+        label = f"override {text if len(text) <= _LONGEST_LABEL else text[:_LONGEST_LABEL] + '...'}"
         name, equals, value = text.partition("=")
         if not equals or not all(key.strip() for key in name.split(".")):
             problems.append(
                 Problem(
-                    f"override {text!r}",
+                    label,
                     "an override is name=value.",
                     "example: optimizer.learning_rate=0.01",
                 )
             )
             continue
-        yield name.strip(), _override_value(value.strip(), f"override {text}"), f"override {text}"
+        yield name.strip(), _override_value(value.strip(), label), label
 
 
 def _override_value(text: str, label: str) -> Any:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from danlu.errors import PartError, Problem, did_you_mean, nearest
+from danlu.errors import MOST_SHOWN, PartError, Problem, did_you_mean, nearest
 from danlu.recipe.messages import (
     broken_rule,
+    dotted_name,
     field_hint,
     format_value,
     is_slip,
@@ -33,6 +35,8 @@ from danlu.recipe.short_forms import long_column, long_early_stopping
 from danlu.recipe.tree import Where, mapping_or_empty
 from danlu.terms import KINDS
 
+_MOST_PARTS = 1000  # in a list
+
 
 class Resolver:
     """Checks one recipe: collects problems, resolves parts, fills in defaults.
@@ -44,15 +48,25 @@ class Resolver:
     problems  what is wrong so far
     wrong     the paths of options that were refused; nothing is concluded from them
     filled    the values that are recommended where the user gives none, by dotted name
+    explain   whether hints are looked for
     """
 
-    def __init__(self, tree: dict[str, Any], where: Where, catalogue: Catalogue) -> None:
+    def __init__(
+        self, tree: dict[str, Any], where: Where, catalogue: Catalogue, explain: bool = True
+    ) -> None:
         self.tree = tree
         self.where = where
         self.catalogue = catalogue
         self.problems: list[Problem] = []
         self.wrong: set[tuple[Any, ...]] = set()
         self.filled: dict[str, Any] = dict(DEFAULTS)
+        self.places: list[str] | None = None
+        self.explain = explain
+
+    @property
+    def explains(self) -> bool:
+        """Whether the next problem gets a hint that has to be looked for; not all of thousands."""
+        return self.explain and len(self.problems) < MOST_SHOWN
 
     def at(self, path: tuple[Any, ...]) -> str:
         """The "file:line" of a value, or of the nearest one around it."""
@@ -70,7 +84,7 @@ class Resolver:
         self, shelf: str, value: Any, path: tuple[Any, ...], default: Any = None
     ) -> Part | None:
         """The part that `value` names, without its wrong options; None where it names no part."""
-        dotted = ".".join(map(str, path))
+        dotted = dotted_name(path)
         values = self.named(shelf, value, path, default)
         if values is None:
             return None
@@ -101,11 +115,11 @@ class Resolver:
         """Note a name that no part of the shelf has, with the most similar name as a hint, or the
         shelf that has the part."""
         names = self.catalogue.names(shelf)
-        guess = did_you_mean(name, names)
+        guess = did_you_mean(name, names) if self.explains else ""
         elsewhere = [
             f"{other}/{name}"
             for other in dict.fromkeys([*PARTS.values(), *SHELVES_OF_DATA])
-            if name in self.catalogue.names(other)
+            if self.explains and name in self.catalogue.names(other)
         ]
         hint = (
             guess
@@ -114,7 +128,7 @@ class Resolver:
             if elsewhere
             else f"danlu list {shelf}"
         )
-        dotted = ".".join(map(str, path))
+        dotted = dotted_name(path)
         self.add(
             (*path, "name"),
             f"{dotted}: there is no {name!r} among {shelf}. It has {', '.join(names)}.",
@@ -129,7 +143,7 @@ class Resolver:
         self, shelf: str, value: Any, path: tuple[Any, ...], default: Any
     ) -> dict[str, Any] | None:
         """The value as a mapping with a name; None after its problem was noted."""
-        dotted = ".".join(map(str, path))
+        dotted = dotted_name(path)
         if isinstance(value, str):
             if shelf == "sources" and value not in self.catalogue.names("sources"):
                 return self.source({"path": value}, path)
@@ -161,7 +175,7 @@ class Resolver:
             return self.source(value, path)
         if default is not None:
             return {**({"name": default} if isinstance(default, str) else default), **value}
-        slip = [key for key in value if nearest(key, ["name"], 1)]
+        slip = _slips(value, ["name"])
         hint = (
             "did you mean name?"
             if slip
@@ -180,7 +194,8 @@ class Resolver:
             return {"name": name, **value}
         names = self.catalogue.names("sources")
         if isinstance(data_path, str):
-            guess = "" if re.search(r"[/\\.]", data_path) else did_you_mean(data_path, names)
+            is_path = re.search(r"[/\\.]", data_path) is not None
+            guess = "" if is_path or not self.explains else did_you_mean(data_path, names)
             lost = "" if _exists(data_path) else " (there is no such file or folder)"
             self.add(
                 (*path, "path"),
@@ -188,15 +203,13 @@ class Resolver:
                 guess or f"say which with name: {', '.join(names)}",
             )
             return None
-        slip = [key for key in value if nearest(key, ["name", "path"], 1)]
+        slip = _slips(value, ["name", "path"])
         hint = (
             did_you_mean(slip[0], ["name", "path"])
             if slip
             else f"say which with name: {', '.join(names)}"
         )
-        self.add(
-            (*path, slip[0]) if slip else path, f"{'.'.join(map(str, path))} names no source.", hint
-        )
+        self.add((*path, slip[0]) if slip else path, f"{dotted_name(path)} names no source.", hint)
         return None
 
     def many(self, shelf: str, value: Any, path: tuple[Any, ...]) -> list[Part | None]:
@@ -205,9 +218,15 @@ class Resolver:
         if not isinstance(value, list):
             self.add(
                 path,
-                f"{'.'.join(map(str, path))} must be a list of parts, and is "
-                f"{format_value(value)}.",
+                f"{dotted_name(path)} must be a list of parts, and is {format_value(value)}.",
                 self.choices(shelf),
+            )
+            return []
+        if len(value) > _MOST_PARTS:
+            self.add(
+                path,
+                f"{dotted_name(path)} must be a list of at most {_MOST_PARTS} parts, and has "
+                f"{len(value):,}.",
             )
             return []
         return [self.part(shelf, entry, (*path, number)) for number, entry in enumerate(value)]
@@ -218,7 +237,7 @@ class Resolver:
         """An instance of `config`; what is wrong has its default instead (None where it has
         none)."""
         if not isinstance(values, dict):
-            dotted = ".".join(map(str, path))
+            dotted = dotted_name(path)
             self.add(
                 path,
                 f"{dotted} must be a mapping of options, and is {format_value(values)}.",
@@ -270,7 +289,10 @@ class Resolver:
         if config is Data and key == "columns" and isinstance(value, dict):
             return {
                 name: self.options(
-                    ColumnOptions, long_column(options), (*path, name), f"column {name}"
+                    ColumnOptions,
+                    long_column(options),
+                    (*path, name),
+                    f"column {dotted_name((name,))}",
                 )
                 for name, options in value.items()
             }
@@ -283,7 +305,7 @@ class Resolver:
             return self.by_kind(mark.shelf, value, path)
         if key in ("transforms", "augmentations", "steps"):
             return self.many(mark.shelf, value, path)
-        return self.part(mark.shelf, value, path, self.filled.get(".".join(map(str, path))))
+        return self.part(mark.shelf, value, path, self.filled.get(dotted_name(path)))
 
     def fixed(self, mark: OnShelf, value: Any, path: tuple[Any, ...]) -> Part | None:
         """The only part that an option can hold: true (its defaults), a number (its patience) or a
@@ -294,14 +316,14 @@ class Resolver:
         if not isinstance(value, dict):
             self.add(
                 path,
-                f"{'.'.join(map(str, path))} must be true, false, a whole number or a mapping, "
+                f"{dotted_name(path)} must be true, false, a whole number or a mapping, "
                 f"and is {format_value(value)}.",
             )
             return None
         if value.get("name", mark.fixed) != mark.fixed:
             self.add(
                 (*path, "name"),
-                f"{'.'.join(map(str, path))} can only be {mark.fixed}, and is "
+                f"{dotted_name(path)} can only be {mark.fixed}, and is "
                 f"{format_value(value['name'])}.",
                 "leave name out",
             )
@@ -311,7 +333,7 @@ class Resolver:
     def by_kind(self, shelf: str, value: Any, path: tuple[Any, ...]) -> Any:
         """The transforms of each kind of column."""
         if not isinstance(value, dict):
-            dotted = ".".join(map(str, path))
+            dotted = dotted_name(path)
             self.add(
                 path,
                 f"{dotted} must be a mapping by kind of column, and is {format_value(value)}.",
@@ -340,10 +362,15 @@ class Resolver:
         """Note a name that does not exist. The hint is the same word with a slip mended, the same
         word elsewhere in the recipe, or the most similar name."""
         message = (
-            f"{'.'.join(map(str, path))} is no {what.removesuffix('s')} of {owner}. Its "
+            f"{dotted_name(path)} is no {what.removesuffix('s')} of {owner}. Its "
             f"{what} are {', '.join(allowed) or 'none'}."
         )
-        places = list(dict.fromkeys(self.known_places()))
+        if not self.explains:
+            self.add(path, message)
+            return
+        if self.places is None:
+            self.places = list(dict.fromkeys(self.known_places()))
+        places = self.places
         slips = nearest(key, [name for name in allowed if is_slip(key, name)], 1)
         same = [dotted for dotted in places if dotted.rpartition(".")[2] == key]
         near = slips or same or nearest(key, allowed, 1)
@@ -393,8 +420,9 @@ class Resolver:
         grouped: dict[tuple[Any, ...], list[Any]] = {}
         for error in errors:
             grouped.setdefault(keys_of(error["loc"]), []).append(error)
+        outer = {steps[:length] for steps in grouped for length in range(len(steps))}
         for steps, errors_here in grouped.items():
-            if any(len(other) > len(steps) and other[: len(steps)] == steps for other in grouped):
+            if steps in outer:
                 continue  # another member of the union names the place more exactly
             self.refuse(config, steps, errors_here, values, path, owner)
 
@@ -409,7 +437,7 @@ class Resolver:
     ) -> None:
         """Note one value that pydantic refused."""
         full_path = (*path, *steps)
-        dotted = ".".join(map(str, full_path))
+        dotted = dotted_name(full_path)
         kind = errors[0]["type"]
         if not steps:
             sentence = broken_rule(errors[0])
@@ -423,7 +451,7 @@ class Resolver:
                 str(steps[-1]),
                 list(inner.model_fields),
                 full_path,
-                ".".join(map(str, full_path[:-1])) or owner,
+                dotted_name(full_path[:-1]) or owner,
             )
         else:
             value = errors[0].get("input")
@@ -435,7 +463,13 @@ class Resolver:
                 if rule.startswith(("must ", "is ", "has "))
                 else f"{dotted}: {rule}."
             )
-            self.add(full_path, message, value_hint(value, errors) or field_hint(config, steps))
+            hint = value_hint(value, errors) if self.explains else ""
+            self.add(full_path, message, hint or field_hint(config, steps))
+
+
+def _slips(keys: Iterable[str], meant: Sequence[str]) -> list[str]:
+    """The first of the keys that is a slip of one of the meant names, as a list of one; else []."""
+    return [key for key in islice(keys, MOST_SHOWN) if nearest(key, meant, 1)][:1]
 
 
 def _exists(path: str) -> bool:

@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal
 
 
@@ -29,14 +30,22 @@ class Dimension:
     def active(self, values: Mapping[str, Any]) -> bool:
         """Whether this dimension is searched, given the values of the dimensions before it."""
         return all(
-            name in values and any(same_value(values[name], choice) for choice in wanted)
-            for name, wanted in self.when.items()
+            name in values and canonical(values[name]) in wanted
+            for name, wanted in self._canonical_conditions.items()
         )
+
+    @cached_property
+    def _canonical_choices(self) -> frozenset[str]:
+        return frozenset(map(canonical, self.choices))
+
+    @cached_property
+    def _canonical_conditions(self) -> dict[str, frozenset[str]]:
+        return {name: frozenset(map(canonical, wanted)) for name, wanted in self.when.items()}
 
     def holds(self, value: Any) -> bool:
         """Whether a trial may have `value` here."""
         if self.kind == "choice":
-            return any(same_value(value, choice) for choice in self.choices)
+            return canonical(value) in self._canonical_choices
         if isinstance(value, bool) or not isinstance(
             value, int if self.kind == "integer" else int | float
         ):
@@ -45,14 +54,20 @@ class Dimension:
         return self.low <= value <= self.high and math.isclose(steps, round(steps), abs_tol=1e-6)
 
     @property
+    def grid_size(self) -> int:
+        """How many values it has; 0 for a range without a step, whose values are not listed."""
+        if self.kind == "choice":
+            return len(self.choices)
+        if self.step is None:
+            return 0
+        return math.floor((self.high - self.low) / self.step + 1e-9) + 1
+
+    @property
     def grid(self) -> tuple[Any, ...]:
-        """All its values; () for a float without a step, whose values cannot be listed."""
+        """All `grid_size` values. Of a range they may be very many."""
         if self.kind == "choice":
             return self.choices
-        if self.step is None:
-            return ()
-        count = math.floor((self.high - self.low) / self.step + 1e-9) + 1
-        return tuple(self.at(number) for number in range(count))
+        return tuple(self.at(number) for number in range(self.grid_size))
 
     def at(self, number: int) -> Any:
         """The value `number` steps above `low`."""
@@ -82,12 +97,20 @@ def same_value(one: Any, other: Any) -> bool:
     >>> same_value(1, 1.0), same_value(True, 1)
     (True, False)
     """
-    return _marked(one) == _marked(other)
+    return canonical(one) == canonical(other)
 
 
-def _marked(value: Any) -> str:
+def canonical(value: Any) -> str:
+    """A text that equal values of plain data share; true is not 1, and 1 is 1.0.
+
+    >>> canonical(1) == canonical(1.0), canonical(True) == canonical(1)
+    (True, False)
+    """
     if isinstance(value, int | float) and not isinstance(value, bool):
-        return repr(float(value))
+        try:
+            return repr(float(value))
+        except OverflowError:  # a whole number beyond the floats
+            return repr(value)
     return json.dumps(value, sort_keys=True, ensure_ascii=False)
 
 

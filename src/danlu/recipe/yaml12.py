@@ -1,4 +1,4 @@
-"""Read YAML 1.2 (and so JSON) with the line of every value; write it so that it is read back."""
+"""Read YAML 1.2 (and so JSON) with the line of every value."""
 
 from __future__ import annotations
 
@@ -9,17 +9,47 @@ from typing import Any
 import yaml
 
 from danlu.errors import Problem, RecipeError
-from danlu.recipe.messages import format_value
+from danlu.recipe.messages import dotted_name, format_value
 from danlu.recipe.tree import DEEPEST
 
-MOST_NODES = 20_000  # YAML nodes after aliases are followed: an alias bomb stops here
+# After aliases are followed, so that an alias bomb stops here.
+MOST_NODES = 20_000  # values and keys
+MOST_LETTERS = 200_000  # of all texts and keys together
+_LONGEST_NUMBER = 400  # digits
 
 
 class _Yaml12(yaml.SafeLoader):
-    """PyYAML's safe loader with YAML 1.2's scalars: 1e-3 is a number, `no` and 12:30 are texts."""
+    """PyYAML's safe loader with YAML 1.2's scalars: 1e-3 is a number, `no` and 12:30 are texts.
+
+    It stops at a document too large or too deep as soon as it has read that far."""
+
+    def __init__(self, text: str, name: str) -> None:
+        super().__init__(text)
+        self.name_of_file = name
+        self.nodes = self.depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        self.nodes += 1
+        self.depth += 1
+        line = f"{self.name_of_file}:{self.peek_event().start_mark.line + 1}"
+        if self.nodes > MOST_NODES:
+            raise _too_many(line)
+        if self.depth > DEEPEST + 1:  # the whole document is depth 1, and level 0
+            raise _too_deep(line)
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
 
 
-_TAG = "tag:yaml.org,2002:"
+def _too_many(line: str) -> RecipeError:
+    return RecipeError([Problem(line, f"the recipe holds more than {MOST_NODES:,} values.")])
+
+
+def _too_deep(line: str) -> RecipeError:
+    return RecipeError([Problem(line, f"the recipe is nested deeper than {DEEPEST} levels.")])
+
+
+TAG = "tag:yaml.org,2002:"
 _SCALARS: list[tuple[str, str, str]] = [
     ("null", r"^(?:~|null|Null|NULL|)$", "~nN\0"),
     ("bool", r"^(?:true|True|TRUE|false|False|FALSE)$", "tTfF"),
@@ -31,48 +61,17 @@ _SCALARS: list[tuple[str, str, str]] = [
     ),
 ]
 _FORMS = {kind: re.compile(pattern) for kind, pattern, _ in _SCALARS}
-_OLD_READER = yaml.resolver.Resolver()  # YAML 1.1, as most other tools read it
 
 
-class _Writer(yaml.SafeDumper):
-    """Writes texts in quotes where YAML 1.2 or 1.1 would read something else."""
-
-    def ignore_aliases(self, data: Any) -> bool:
-        return True
-
-    def resolve(self, kind: Any, value: Any, implicit: Any) -> Any:
-        tag = super().resolve(kind, value, implicit)
-        return (
-            _OLD_READER.resolve(kind, value, implicit)
-            if tag == _TAG + "str" and kind is yaml.ScalarNode
-            else tag
-        )
-
-    def text(self, value: str) -> yaml.Node:
-        # PyYAML folds these line breaks away unless they are written as escapes
-        return self.represent_scalar(
-            _TAG + "str", value, style='"' if re.search("[\x85\u2028\u2029\ufeff]", value) else None
-        )
+def set_scalars(reader: type[yaml.resolver.BaseResolver]) -> None:
+    """Make a class of PyYAML resolve plain scalars as YAML 1.2 does."""
+    reader.yaml_implicit_resolvers = {}
+    for kind, pattern, first in _SCALARS:
+        letters = ["" if letter == "\0" else letter for letter in first]
+        reader.add_implicit_resolver(TAG + kind, re.compile(pattern), letters)
 
 
-for _class in (_Yaml12, _Writer):
-    _class.yaml_implicit_resolvers = {}
-    for _kind, _pattern, _first in _SCALARS:
-        _class.add_implicit_resolver(
-            _TAG + _kind,
-            re.compile(_pattern),
-            ["" if letter == "\0" else letter for letter in _first],
-        )
-_Writer.add_representer(str, _Writer.text)
-
-
-def write_yaml(value: Any) -> str:
-    """Plain data as a YAML 1.2 text, keys in their order.
-
-    >>> write_yaml({"answer": "no", "rate": 0.1})
-    "answer: 'no'\\nrate: 0.1\\n"
-    """
-    return yaml.dump(value, Dumper=_Writer, sort_keys=False, allow_unicode=True, width=120)
+set_scalars(_Yaml12)
 
 
 def read_yaml(text: str, name: str) -> tuple[Any, dict[tuple[Any, ...], str]]:
@@ -103,7 +102,7 @@ def _without_tabs(text: str) -> str:
 def _compose(text: str, name: str) -> yaml.Node | None:
     """The YAML nodes of a text. Raises RecipeError with the line of its first mistake."""
     try:
-        loader = _Yaml12(text)
+        loader = _Yaml12(text, name)
         try:
             return loader.get_single_node()
         finally:
@@ -142,9 +141,9 @@ def _compose(text: str, name: str) -> yaml.Node | None:
             [Problem(f"{name}:1", f"this is not YAML: {str(error).splitlines()[0]}.")]
         ) from None
     except RecursionError:
-        raise RecipeError(
-            [Problem(f"{name}:1", f"the recipe is nested deeper than {DEEPEST} levels.")]
-        ) from None
+        raise _too_deep(f"{name}:1") from None
+    except (ValueError, OverflowError) as error:  # \U00110000, a %YAML of 5,000 digits
+        raise RecipeError([Problem(f"{name}:1", f"this is not YAML: {error}.")]) from None
 
 
 def _yaml_hint(text: str, line: int) -> str:
@@ -164,18 +163,17 @@ class _Tree:
         self.name = name
         self.where: dict[tuple[Any, ...], str] = {(): f"{name}:1"}
         self.problems: list[Problem] = []
-        self.count = 0
+        self.count = self.letters = 0
+        self.lines: dict[int, str] = {}
 
     def value(self, node: yaml.Node, path: tuple[Any, ...]) -> Any:
         """The plain data of a node."""
         self.count += 1
         line = self.line(node)
         if len(path) > DEEPEST:
-            raise RecipeError(
-                [Problem(line, f"the recipe is nested deeper than {DEEPEST} levels.")]
-            )
+            raise _too_deep(line)
         if self.count > MOST_NODES:
-            raise RecipeError([Problem(line, f"the recipe holds more than {MOST_NODES:,} values.")])
+            raise _too_many(line)
         self.where.setdefault(path, line)
         if isinstance(node, yaml.MappingNode):
             self.refuse_tag(node, "map")
@@ -186,7 +184,8 @@ class _Tree:
         return self.scalar(node)
 
     def line(self, node: yaml.Node) -> str:
-        return f"{self.name}:{node.start_mark.line + 1}"
+        number = node.start_mark.line + 1
+        return self.lines.setdefault(number, f"{self.name}:{number}")
 
     def mapping(self, node: yaml.MappingNode, path: tuple[Any, ...]) -> dict[str, Any]:
         result: dict[str, Any] = {}
@@ -199,13 +198,12 @@ class _Tree:
                 continue
             self.scalar(key_node)  # checks its tag; the key itself is the text as it is written
             key = self.text(key_node)
-            dotted = ".".join(map(str, (*path, key)))
             if key in result:
                 first = self.where[(*path, key)].rpartition(":")[2]
                 self.problems.append(
                     Problem(
                         line,
-                        f"{dotted} is given twice (first on line {first}).",
+                        f"{dotted_name((*path, key))} is given twice (first on line {first}).",
                         "keep one of the two",
                     )
                 )
@@ -220,7 +218,7 @@ class _Tree:
         return result
 
     def refuse_tag(self, node: yaml.Node, expected: str) -> None:
-        if node.tag != _TAG + expected:
+        if node.tag != TAG + expected:
             self.problems.append(
                 Problem(
                     self.line(node),
@@ -232,6 +230,17 @@ class _Tree:
     def text(self, node: yaml.Node) -> str:
         """The text of a scalar; JSON's surrogate pairs become the character that they stand for."""
         text = str(node.value)
+        self.letters += len(text)
+        if self.letters > MOST_LETTERS:
+            raise RecipeError(
+                [
+                    Problem(
+                        self.line(node),
+                        f"the recipe's texts have more than {MOST_LETTERS:,} letters together.",
+                        "write fewer aliases (*name)",
+                    )
+                ]
+            )
         try:
             text.encode("utf-8")
         except UnicodeEncodeError:
@@ -246,7 +255,7 @@ class _Tree:
 
     def scalar(self, node: yaml.Node) -> Any:
         """The value of a scalar: None, a boolean, a number or a text."""
-        text, kind = self.text(node), node.tag.removeprefix(_TAG)
+        text, kind = self.text(node), node.tag.removeprefix(TAG)
         if kind == "str":
             return text
         if kind not in _FORMS:
@@ -265,7 +274,7 @@ class _Tree:
             return None
         if kind == "bool":
             return text.lower() == "true"
-        if len(text) > 400:
+        if len(text) > _LONGEST_NUMBER:
             self.problems.append(
                 Problem(self.line(node), f"a number of {len(text):,} digits is too long.")
             )
@@ -276,4 +285,4 @@ class _Tree:
 
 
 def _short_tag(tag: str) -> str:
-    return "!!" + tag.removeprefix(_TAG) if tag.startswith(_TAG) else tag
+    return "!!" + tag.removeprefix(TAG) if tag.startswith(TAG) else tag

@@ -27,10 +27,9 @@ def distribution(dimension: Dimension) -> BaseDistribution:
         return IntDistribution(
             low, low + (int(dimension.high) - low) // step * step, log=dimension.log, step=step
         )
-    grid = dimension.grid
-    return FloatDistribution(
-        dimension.low, grid[-1] if grid else dimension.high, log=dimension.log, step=dimension.step
-    )
+    size = dimension.grid_size
+    high = dimension.at(size - 1) if size else dimension.high
+    return FloatDistribution(dimension.low, high, log=dimension.log, step=dimension.step)
 
 
 def from_optuna(dimension: Dimension, stored: Any) -> Any:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
 
 _MAX_POINTS = 1_000_000  # combinations
+_MAX_COUNTED = 20_000  # conditions on other dimensions make a grid that is counted case by case
 
 
 LEARNS = False
@@ -42,11 +43,26 @@ class Config(Options):
     )
 
 
+class _Steps(Sequence[Any]):
+    """The values of a range with a step, each computed when it is read: they may be very many."""
+
+    def __init__(self, dimension: Dimension) -> None:
+        self.dimension = dimension
+        self.size = dimension.grid_size
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.dimension.at(range(self.size)[index])
+
+
 def _points(config: Config, dimension: Dimension) -> Sequence[Any]:
     """The values of one dimension on the grid."""
-    grid = dimension.grid
-    if grid:
-        return grid
+    if dimension.kind == "choice":
+        return dimension.choices
+    if dimension.step is not None:
+        return _Steps(dimension)
     low, high = dimension.low, dimension.high
     if dimension.kind == "integer" and high - low < config.points:
         return range(int(low), int(high) + 1)
@@ -79,7 +95,8 @@ def _combinations(
 
 
 def size(config: Config, space: Space) -> int:
-    """How many points the grid has.
+    """How many points the grid has. Raises OverflowError where conditions give so many cases that
+    they are not counted.
 
     >>> from danlu.recipe import Dimension
     >>> space = [Dimension("a", "float", low=0, high=1), Dimension("b", "choice", choices=(1, 2))]
@@ -87,8 +104,11 @@ def size(config: Config, space: Space) -> int:
     6
     """
     needed = {name for dimension in space for name in dimension.when}
+    cases = iter(range(_MAX_COUNTED))
 
     def count(index: int, values: dict[str, Any]) -> int:
+        if next(cases, None) is None:
+            raise OverflowError("the grid has too many cases")
         if index == len(space):
             return 1
         dimension = space[index]
@@ -104,7 +124,13 @@ def size(config: Config, space: Space) -> int:
 
 def refuses(config: Config, space: Space) -> str:
     """Why this space is too large for a grid; "" where it is not."""
-    points = size(config, space)
+    try:
+        points = size(config, space)
+    except OverflowError:
+        return (
+            "its conditions (when) make more cases than are counted, so leave some out, or choose "
+            "another sampler."
+        )
     return (
         f"the grid has {points:,} points; at most {_MAX_POINTS:,} are possible, so give fewer "
         "points or longer steps."

@@ -10,7 +10,7 @@ from danlu.errors import Problem, RecipeError
 from danlu.recipe.options import Catalogue, Part
 from danlu.recipe.resolve import Resolver
 from danlu.recipe.tree import plain_data, split_values
-from danlu.recipe.yaml12 import read_yaml
+from danlu.recipe.yaml12 import read_page, read_yaml
 
 _EXAMPLE = "example: --with prune:share=0.8,epochs=2"
 
@@ -56,8 +56,8 @@ def _trees(entry: str | Mapping[str, Any] | Part) -> list[tuple[Any, str]]:
 
 def _of_file(path: Path) -> list[tuple[Any, str]]:
     try:
-        tree = read_yaml(path.read_text("utf-8"), path.name)[0]
-    except (OSError, UnicodeError) as error:
+        tree = read_yaml(read_page(path), path.name)[0]
+    except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         raise RecipeError([Problem(str(path), f"cannot be read: {reason}.")]) from None
     if isinstance(tree, dict):

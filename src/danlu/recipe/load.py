@@ -15,11 +15,7 @@ from danlu.recipe.overrides import apply_overrides
 from danlu.recipe.permissions import PERMIT, file_elsewhere
 from danlu.recipe.sections import Recipe
 from danlu.recipe.tree import plain_data
-from danlu.recipe.yaml12 import read_yaml
-
-LARGEST_RECIPE = (
-    100_000  # bytes; a recipe is a page, not data, and reading takes about 10 microseconds a byte
-)
+from danlu.recipe.yaml12 import read_page, read_yaml
 
 
 def read(
@@ -67,17 +63,7 @@ def _read_text(path: Path) -> str:
             raise RecipeError(
                 [Problem(str(path), "this is a folder; a recipe is a YAML file.", NEW_RECIPE)]
             )
-        size = path.stat().st_size
-        if size > LARGEST_RECIPE:
-            raise RecipeError(
-                [
-                    Problem(
-                        str(path),
-                        f"the file has {size:,} bytes; a recipe has at most {LARGEST_RECIPE:,}.",
-                    )
-                ]
-            )
-        return path.read_bytes().decode("utf-8-sig")
+        return read_page(path)
     except UnicodeDecodeError as error:
         raise RecipeError(
             [Problem(str(path), f"byte {error.start} is not UTF-8.", "save the recipe as UTF-8")]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -12,10 +13,12 @@ from danlu.errors import Problem, RecipeError
 from danlu.recipe.messages import dotted_name, format_value
 from danlu.recipe.tree import DEEPEST
 
+LARGEST_RECIPE = 100_000  # bytes; a recipe is a page, and a byte takes some 10 microseconds
 # After aliases are followed, so that an alias bomb stops here.
 MOST_NODES = 20_000  # values and keys
 MOST_LETTERS = 200_000  # of all texts and keys together
 _LONGEST_NUMBER = 400  # digits
+_LONGEST_NAME = 255  # letters of what messages call the text; each line has it
 
 
 class _Yaml12(yaml.SafeLoader):
@@ -74,11 +77,24 @@ def set_scalars(reader: type[yaml.resolver.BaseResolver]) -> None:
 set_scalars(_Yaml12)
 
 
+def read_page(path: Path) -> str:
+    """The text of a YAML file. Raises RecipeError where it has more than LARGEST_RECIPE bytes,
+    UnicodeDecodeError where it is not UTF-8, OSError where it cannot be read."""
+    with path.open("rb") as file:
+        data = file.read(LARGEST_RECIPE + 1)  # not what stat says: a device has no size
+    if len(data) > LARGEST_RECIPE:
+        size = max(path.stat().st_size, len(data))
+        message = f"the file has {size:,} bytes; a recipe has at most {LARGEST_RECIPE:,}."
+        raise RecipeError([Problem(str(path), message)])
+    return data.decode("utf-8-sig")
+
+
 def read_yaml(text: str, name: str) -> tuple[Any, dict[tuple[Any, ...], str]]:
     """(value, where) of a YAML 1.2 (or JSON) text; `where` maps each path of keys to "name:line".
 
     Raises RecipeError for what is not YAML, duplicate keys, tags, alias bombs and documents too
     deep."""
+    name = name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}..."
     tree = _Tree(name)
     node = _compose(_without_tabs(text), name)
     value = None if node is None else tree.value(node, ())

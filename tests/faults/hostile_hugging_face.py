@@ -31,8 +31,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
-
 import hostile_artifacts as artifacts
 
 CONTROL = "nothing hostile"
@@ -41,7 +39,17 @@ MEMORY = 4 << 30  # bytes of address space beyond what importing takes
 RESIDENT = 2000  # MiB, of which importing takes some 700
 ENDINGS = (0, 2, 3, 4)  # exit codes: done, refused, stopped by a check of the training, unsound
 VERBS: dict[str, tuple[str, ...]] = {
-    "bert": ("check", "train", "read", "predict"),
+    "bert": ("train", "read"),
+    "folder": (
+        "check",
+        "predict",
+        "evaluate",
+        "serve",
+        "generate",
+        "export",
+        "compress",
+        "weights",
+    ),
     "llama": ("train", "read", "tokenizer"),
     "gpt2": ("train",),
     "t5": ("train",),
@@ -51,7 +59,7 @@ VERBS: dict[str, tuple[str, ...]] = {
     "writer": ("generate", "serve", "weights"),
     "export": ("verify", "serve", "read"),
 }
-BASES = {"teacher": "bert"}  # folders that several kinds of cases begin with
+BASES = {"folder": "bert", "teacher": "bert"}  # folders that several kinds of cases begin with
 
 Spoil = Callable[[Path, Path], object]  # changes a copy of the folder; the other one is `outside`
 
@@ -416,9 +424,7 @@ for _name, _change in {
 def _not_numbers(folder: Path, outside: Path) -> None:
     path = folder / "model.safetensors"
     tensors, rest = header(path.read_bytes())
-    path.write_bytes(
-        artifacts.tensors(tensors, struct.pack("<f", float("nan")) * (len(rest) // 4))
-    )
+    path.write_bytes(artifacts.tensors(tensors, struct.pack("<f", float("nan")) * (len(rest) // 4)))
 
 
 add("bert llama", "weights: no numbers", _not_numbers)
@@ -435,10 +441,10 @@ for _name, _change in {
     "in the other file": lambda places, folder: {
         name: f"model-{3 - int(file[6])}-of-2.safetensors" for name, file in places.items()
     },
-    "twice": lambda places, folder: shutil.copy(
-        folder / "model-1-of-2.safetensors", folder / "model-2-of-2.safetensors"
-    )
-    and None,
+    "twice": lambda places, folder: (
+        shutil.copy(folder / "model-1-of-2.safetensors", folder / "model-2-of-2.safetensors")
+        and None
+    ),
     "in a list": lambda places, folder: list(places),
     "in numbers": lambda places, folder: dict.fromkeys(places, 5),
     "in pickles": lambda places, folder: dict.fromkeys(places, "pytorch_model.bin"),
@@ -580,6 +586,11 @@ config("teacher", num_hidden_layers=10**9)
 config("teacher", hidden_size=1 << 17)
 add("teacher", "config.json is a pipe", instead("config.json", lambda path, _: os.mkfifo(path)))
 
+# a folder in the place of an artifact
+config("folder", num_hidden_layers=10**9)
+for _file in ("artifact.json", "export.json", "config.json", "recipe.lock.yaml", "signature.json"):
+    add("folder", f"{_file} is a pipe", instead(_file, lambda path, _: os.mkfifo(path)))
+
 # artifacts and exports that were made from such folders
 for _kind, _place in (("artifact", "recipe.model.architecture.config"),) * 1:
     for _key, _value in (
@@ -698,11 +709,12 @@ def recipe(kind: str, folder: Path, home: Path) -> dict[str, Any]:
 
 def prepare(home: Path) -> None:
     """Write sound folders, the rows that verbs are given, and what lies outside."""
+    sys.path.append(str(Path(__file__).parents[1]))
     import numpy as np
-    import tiny_checkpoints as tiny
     import transformers
 
     import danlu
+    import tiny_checkpoints as tiny
     from danlu.system.image_grid import encode_png
 
     transformers.utils.logging.disable_progress_bar()
@@ -845,7 +857,9 @@ def run(case: Case, verb: str, folder: Path, home: Path) -> Outcome:
 
 # the verbs that succeed with a sound folder of a kind; the others refuse it
 SOUND = {
-    "bert": ("check", "train", "read"),
+    "bert": ("train", "read"),
+    "folder": ("check",),
+    "teacher": ("distil",),
     "llama": ("train", "read", "tokenizer"),
     "gpt2": ("train",),
     "t5": ("train",),

@@ -100,6 +100,22 @@ def checked_config(config: Mapping[str, Any], where: str) -> dict[str, Any]:
     return kept
 
 
+def check_layers(config: Mapping[str, Any], tensors: int, where: str) -> None:
+    """Raise DataError where a config describes more layers than its weights have tensors.
+
+    >>> check_layers({"num_hidden_layers": 1000}, 40, "config.json")
+    Traceback (most recent call last):
+    danlu.errors.DataError: config.json: num_hidden_layers is 1,000, and the weights are 40 tensors...
+    """
+    for key in sorted(_LAYERS & config.keys()):
+        if config[key] is not None and config[key] > tensors:
+            raise DataError(
+                f"{key} is {config[key]:,}, and the weights are {tensors:,} tensors.",
+                where=where,
+                hint="give the config.json and the weights of one checkpoint",
+            )
+
+
 def _shown(value: object) -> str:
     try:
         text = json.dumps(value)
@@ -228,4 +244,4 @@ def _check_heads(config: Mapping[str, Any], where: str) -> None:
             )
 
 
-__all__ = ["MOST_LAYERS", "SIZES", "checked_config"]
+__all__ = ["MOST_LAYERS", "SIZES", "check_layers", "checked_config"]

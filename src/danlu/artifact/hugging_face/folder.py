@@ -25,7 +25,7 @@ from danlu.layers.tensors import from_array
 from danlu.layers.transformer.language_model import LanguageModel
 from danlu.parts.tasks._base import ReadsRunningText
 from danlu.reading import hugging_face
-from danlu.reading.hugging_face_config import checked_config
+from danlu.reading.hugging_face_config import check_layers, checked_config
 from danlu.reading.safetensors_header import FLOATS, StoredTensor
 from danlu.system.atomic_files import atomic_folder, write_file
 from danlu.terms import BEGINNING, END, FIRST_TOKEN
@@ -97,6 +97,7 @@ def read(path: str | Path) -> nn.Module:
     where = str(folder)
     config = checked_config(architecture["config"], str(folder / "config.json"))
     stored = hugging_face.stored_tensors(folder)
+    check_layers(config, len(stored), str(folder / "config.json"))
     numbers = sum(tensor.numbers for tensor in stored.values())
     try:
         with AllocationLimit(_UNPACKED * _FLOAT32 * numbers + _BESIDE):

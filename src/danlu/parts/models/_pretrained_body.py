@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from danlu.errors import DataError, PartError
-from danlu.reading.hugging_face_config import SIZES, checked_config
+from danlu.reading.hugging_face_config import SIZES, check_layers, checked_config
 from danlu.reading.safetensors_header import FLOATS, StoredTensor
 
 if TYPE_CHECKING:
@@ -60,6 +60,8 @@ def build_body(
 
     checked = checked_config(config, where)
     if stored is not None:
+        if stored.tensors:
+            check_layers(checked, len(stored.tensors), where)
         with torch.random.fork_rng(devices=[]), torch.device("meta"):
             _refuse_others(_from_config(checked, kind, output), checked, where, stored)
     return _from_config(checked, kind, output)

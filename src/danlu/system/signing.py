@@ -313,9 +313,15 @@ def find_folder(path: str | Path) -> Path:
 
 def file_names(folder: Path) -> list[str]:
     """The paths of all files below a folder, with slashes, sorted. Raises ArtifactError where one
-    of them is a link or a device, and where there are too many."""
+    of them is a link or a device, where there are too many, and where a folder cannot be listed."""
     names: list[str] = []
-    for here, below, files in os.walk(folder):
+
+    def refuse(error: OSError) -> None:  # else a folder that cannot be listed would seem empty
+        raise ArtifactError(
+            f"cannot be read: {error.strerror or error}.", where=str(error.filename or folder)
+        )
+
+    for here, below, files in os.walk(folder, onerror=refuse):
         for name in [*files, *below]:
             path = Path(here) / name
             if path.is_symlink() or not (path.is_file() or path.is_dir()):

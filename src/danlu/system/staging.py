@@ -63,12 +63,17 @@ def sync_folder(folder: Path) -> None:
 def sync_tree(path: Path) -> None:
     """Make a file, or a folder with all that is in it, survive a power cut. Links are left as they
     are."""
-    for here, _, files in os.walk(path):
+
+    def refuse(error: OSError) -> None:
+        raise error
+
+    if not path.is_dir():
+        _sync_file(path)
+        return
+    for here, _, files in os.walk(path, onerror=refuse):
         for name in files:
             _sync_file(Path(here) / name)
         sync_folder(Path(here))
-    if not path.is_dir():
-        _sync_file(path)
 
 
 def _sync_file(path: Path) -> None:

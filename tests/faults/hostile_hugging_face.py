@@ -319,6 +319,7 @@ def _unread_pipes(folder: Path, outside: Path) -> None:
         "added_tokens.json", "pytorch_model.bin", "README.md", "modeling_evil.py",
         "model.safetensors.index.json",
     ):  # fmt: skip
+        (folder / name).unlink(missing_ok=True)
         os.mkfifo(folder / name)
 
 
@@ -410,11 +411,17 @@ for _name, _change in {
     "a shape of texts": _entry(shape=["4"]),
     "an unknown type": _entry(dtype="O"),
     "integers for numbers": _as_integers,
-    "a name of 10 MB": lambda tensors: tensors.update({"x" * (10 << 20): {}}),
     "200,000 empty tensors": lambda tensors: tensors.update(
         {
             f"x{number}": {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}
             for number in range(200_000)
+        }
+    ),
+    "a name of 10 MB": lambda tensors: tensors.update({"x" * (10 << 20): {}}),
+    "19,000 empty tensors": lambda tensors: tensors.update(
+        {
+            f"x{number}": {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}
+            for number in range(19_000)
         }
     ),
 }.items():

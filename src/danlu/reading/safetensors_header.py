@@ -25,8 +25,8 @@ BITS = {
     "BF16": 16, "I32": 32, "U32": 32, "F32": 32, "I64": 64, "U64": 64, "F64": 64,
 }  # fmt: skip
 FLOATS = ("F16", "BF16", "F32", "F64")
-LARGEST_HEADER = 32 << 20  # bytes; a network of 100,000 tensors takes 10 MB
-MOST_TENSORS = 1 << 18
+LARGEST_HEADER = 8 << 20  # bytes
+MOST_TENSORS = 20_000  # a Llama of 126 layers has 1,100
 _MOST_AXES = 8
 _HINT = "download the file again, or save the model again: model.save_pretrained(FOLDER)"
 

@@ -366,6 +366,13 @@ def _image(
         )
     pixels = architecture.get("pixels") or {"mean": [0.5], "std": [0.5]}
     theirs = pixels["mean"], pixels["std"]
+    for key, numbers in (("image_mean", theirs[0]), ("image_std", theirs[1])):
+        if len(numbers) not in (1, channels):
+            raise PartError(
+                f"the checkpoint's {key} has {len(numbers)} numbers, and its network sees "
+                f"{channels} channels (num_channels).",
+                hint="give the preprocessor_config.json and the config.json of one checkpoint",
+            )
     size = _size(architecture)
     return PretrainedImage(
         _body(config, architecture, "ImageClassification", output),

@@ -60,8 +60,8 @@ INSIDE: Mapping[str, tuple[str, ...]] = {
         "pipeline",
     ),
     "data": (
-        "__init__ cache documents examples fingerprints matrix",
-        "checks column_pipeline gather splitting",
+        "__init__ documents examples fingerprints matrix user_key",
+        "cache checks column_pipeline gather splitting",
         "batches folds new_recipe preprocessing",
         "dataset",
     ),
@@ -133,11 +133,12 @@ INSIDE: Mapping[str, tuple[str, ...]] = {
     ),
     "system": (
         "__init__ child_process image_grid limited_process locks machine memory random_draws "
-        "ray_cluster signals trust",
+        "ray_cluster signals standard_streams trust",
         "staging",
         "encryption",
-        "atomic_files placement",
-        "own_folder signing",
+        "atomic_files",
+        "own_folder private_files signing",
+        "placement",
     ),
     "tokenizing": (
         "factorize from_artifact pattern_cost tokenizer_trial unicode_classes",

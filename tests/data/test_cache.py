@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
+import shutil
 import signal
+import stat
 import subprocess
 import sys
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +19,10 @@ import numpy as np
 import pytest
 
 from danlu import registry
-from danlu.data import cache
+from danlu.data import cache, user_key
 from danlu.errors import DataError
 from danlu.recipe import ColumnOptions, Part
+from danlu.system import private_files
 from danlu.terms import Column, Table
 
 CSV = "age,city,when,note,ok\n" + "".join(
@@ -29,6 +35,7 @@ LONG_AGO = 1_500_000_000
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("DANLU_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     return tmp_path / "cache"
 
 
@@ -348,20 +355,45 @@ def test_a_damaged_table_is_laid_out_again(
     assert len(builds) == 2
 
 
-def test_head_tail_and_samples_of_a_large_array_are_proven(
+def test_every_byte_of_a_large_array_is_proven(
     home: Path, tmp_path: Path, builds: list[str]
 ) -> None:
-    np.save(tmp_path / "a.npy", np.arange(2**19, dtype=np.float64))
+    np.save(
+        tmp_path / "a.npy", np.arange(3 * 2**19 + 5, dtype=np.float64)
+    )  # three blocks and a bit
     source = part(tmp_path / "a.npy", "numpy")
     cache.load_table(source, {}, True)
-    file = entry(home) / "0.values.bin"
-    for place in (5, -5, 2**16 + 5):
-        data = bytearray(file.read_bytes())
-        data[place] ^= 1
-        file.write_bytes(data)
+    expected = cache.load_table(source, {}, False)[0].columns
+    size = (entry(home) / "0.values.bin").stat().st_size
+    assert size > 3 * cache._BLOCK
+    rng = np.random.default_rng(0)
+    for place in [0, size - 1, cache._BLOCK, *rng.integers(size, size=12).tolist()]:
+        file = entry(home) / "0.values.bin"
+        times = file.stat().st_atime_ns, file.stat().st_mtime_ns
+        with file.open("r+b") as handle:
+            handle.seek(place)
+            byte = handle.read(1)[0]
+            handle.seek(place)
+            handle.write(bytes([byte ^ 1]))
+        os.utime(file, ns=times)
         before = len(builds)
-        cache.load_table(source, {}, True)
-        assert len(builds) == before + 1
+        table, _ = cache.load_table(source, {}, True)
+        assert len(builds) == before + 1, f"byte {place} was read although it has changed"
+        for name, column in table.columns.items():
+            np.testing.assert_array_equal(column.values, expected[name].values)
+
+
+def test_the_checksum_is_the_same_for_any_number_of_threads(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    data = np.random.default_rng(0).integers(0, 256, 2 * cache._BLOCK + 9, dtype=np.uint8)
+    sums = set()
+    for threads in (1, 2, 5):
+        monkeypatch.setattr(cache.machine, "threads", lambda threads=threads: threads)
+        sums.add(cache._sha256(data))
+    assert len(sums) == 1
+    data[cache._BLOCK + 1] ^= 1
+    assert cache._sha256(data) not in sums
 
 
 def test_a_damaged_memo_is_not_believed(home: Path, tmp_path: Path, settled: None) -> None:
@@ -370,6 +402,308 @@ def test_a_damaged_memo_is_not_believed(home: Path, tmp_path: Path, settled: Non
     [memo] = (home / "memo").iterdir()
     memo.write_bytes(memo.read_bytes()[:-3])
     assert cache.load_table(source, {}, True)[1] == digest
+
+
+# --- who wrote it ---------------------------------------------------------------------------------------------------------
+
+
+def changed(manifest: dict[str, Any], folder: Path) -> None:
+    """What somebody does who knows the format: swap the values of a column, and write its checksum
+    anew."""
+    file = folder / "0.values.bin"
+    values = np.frombuffer(file.read_bytes(), dtype=manifest["arrays"]["0.values"]["type"])
+    file.write_bytes(np.ascontiguousarray(values[::-1]).tobytes())
+    manifest["arrays"]["0.values"]["sha256"] = cache._sha256(
+        np.frombuffer(file.read_bytes(), dtype=np.uint8)
+    )
+
+
+@pytest.mark.parametrize("sealed", ["as before", "by another key", "by a checksum"])
+def test_a_manifest_that_danlu_did_not_write_for_this_user_is_not_believed(
+    sealed: str, home: Path, tmp_path: Path, builds: list[str]
+) -> None:
+    from danlu.system import atomic_files
+
+    source = part(rested(tmp_path / "a.csv"))
+    expected = cache.load_table(source, {}, True)[0]
+    expected = cache.load_table(source, {}, False)[0]
+    manifest = entry(home) / "manifest.json"
+    line, seal, _ = manifest.read_bytes().split(b"\n")
+    value = json.loads(line)
+    changed(value, entry(home))
+    if sealed == "as before":
+        manifest.write_bytes(json.dumps(value).encode() + b"\n" + seal + b"\n")
+    elif sealed == "by another key":
+        manifest.write_bytes(user_key.seal(value, b"the key of somebody else"))
+    else:
+        manifest.write_bytes(atomic_files.with_checksum(value))
+    before = len(builds)
+    assert_equal(cache.load_table(source, {}, True)[0], expected)
+    assert len(builds) == before + 1
+
+
+def test_the_table_of_other_data_is_not_believed(
+    home: Path, tmp_path: Path, builds: list[str]
+) -> None:
+    """Both are sealed by this user; one is copied to the other's place."""
+    one, two = (
+        part(rested(tmp_path / "a.csv")),
+        part(rested(tmp_path / "b.csv", CSV.replace("Rome", "Oslo"))),
+    )
+    cache.load_table(one, {}, True)
+    first = entry(home)
+    cache.load_table(two, {}, True)
+    [second] = [path for path in (home / "tables").iterdir() if path != first]
+    for file in second.iterdir():
+        file.unlink()
+    for file in first.iterdir():
+        shutil.copy2(file, second / file.name)
+    table = cache.load_table(two, {}, True)[0]
+    assert "Oslo" in table.columns["city"].categories and builds == ["csv"] * 3
+
+
+def test_a_memo_of_somebody_else_is_not_believed(home: Path, tmp_path: Path, settled: None) -> None:
+    from danlu.system import atomic_files
+
+    source = part(rested(tmp_path / "a.csv"))
+    digest = cache.load_table(source, {}, True)[1]
+    [memo] = (home / "memo").iterdir()
+    for value in ({"content": "0" * 64}, {"content": "0" * 64, "signature": memo.name}):
+        memo.write_bytes(atomic_files.with_checksum(value))
+        assert cache.load_table(source, {}, True)[1] == digest
+    other = rested(tmp_path / "b.csv", CSV.replace("Rome", "Oslo"))
+    cache.load_table(part(other), {}, True)
+    [second] = [path for path in (home / "memo").iterdir() if path != memo]
+    memo.write_bytes(second.read_bytes())  # sealed by this user, for other files
+    assert cache.load_table(source, {}, True)[1] == digest
+
+
+def test_the_cache_and_its_key_are_open_to_this_user_alone(
+    home: Path, tmp_path: Path, settled: None
+) -> None:
+    column = Column("x", "sequence", np.arange(5, dtype=np.uint16), offsets=np.array([0, 2, 5]))
+    for umask in (0o000, 0o022, 0o077):
+        before = os.umask(umask)
+        try:
+            cache.load_table(part(rested_again(tmp_path, f"{umask}.csv")), {}, True)
+            cache.cached_column({"umask": umask}, lambda: column)
+        finally:
+            os.umask(before)
+    paths = [home, *home.rglob("*"), *private_files.config_folder().rglob("*")]
+    assert len([path for path in paths if path.is_file()]) > 20
+    modes = {(path.is_dir(), stat.S_IMODE(path.lstat().st_mode)) for path in paths}
+    assert modes == {(True, 0o700), (False, 0o600)}
+
+
+def rested_again(folder: Path, name: str) -> Path:
+    """A file whose own permissions do not depend on the umask."""
+    path = folder / name
+    before = os.umask(0o022)
+    try:
+        return rested(path, CSV.replace("Rome", name))
+    finally:
+        os.umask(before)
+
+
+def told(table: Table) -> list[str]:
+    return [notice for notice in table.notices if "cache" in notice]
+
+
+def test_a_cache_that_others_could_read_is_closed_and_its_tables_are_written_again(
+    home: Path, tmp_path: Path, builds: list[str]
+) -> None:
+    source = part(rested(tmp_path / "a.csv"))
+    cache.load_table(source, {}, True)
+    (home / "columns").mkdir()
+    for path in (home, home / "tables", home / "columns"):
+        path.chmod(0o755)
+    for path in (entry(home), *entry(home).iterdir()):
+        path.chmod(0o777 if path.is_dir() else 0o666)
+    table = cache.load_table(source, {}, True)[0]
+    assert len(table) == 59 and builds == ["csv", "csv"] and not told(table)
+    for path in (home, *home.rglob("*")):
+        assert not path.stat().st_mode & 0o077, path
+
+
+def test_a_folder_of_the_user_is_not_closed_and_nothing_in_it_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DANLU_CACHE may name a folder with other things in it, even below `tables`."""
+    home = tmp_path / "project"
+    (home / "tables" / "of mine").mkdir(parents=True)
+    (home / "tables" / ".git").mkdir()
+    (home / "tables" / "of mine" / "a.txt").write_text("mine")
+    (home / "notes.txt").write_text("mine")
+    for path in (home / "tables" / ".git", home / "tables" / "of mine"):
+        os.utime(path, (LONG_AGO, LONG_AGO))
+    home.chmod(0o755)
+    monkeypatch.setenv("DANLU_CACHE", str(home))
+    monkeypatch.setattr(cache, "LIMIT", 0)
+    cache.load_table(part(rested(tmp_path / "a.csv")), {}, True)
+    assert stat.S_IMODE(home.stat().st_mode) == 0o755
+    assert (home / "tables" / ".git").is_dir()
+    assert (home / "tables" / "of mine" / "a.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("place", ["home", "tables", "entry", "array"])
+def test_links_in_the_cache_are_not_followed(
+    place: str, home: Path, tmp_path: Path, builds: list[str]
+) -> None:
+    """But the folder that DANLU_CACHE names may be a link of this user."""
+    source = part(rested(tmp_path / "a.csv"))
+    cache.load_table(source, {}, True)
+    path = {
+        "home": home,
+        "tables": home / "tables",
+        "entry": entry(home),
+        "array": entry(home) / "0.values.bin",
+    }[place]
+    elsewhere = tmp_path / "elsewhere"
+    path.rename(elsewhere)
+    path.symlink_to(elsewhere)
+    table = cache.load_table(source, {}, True)[0]
+    assert len(table) == 59
+    assert builds == ["csv"] if place == "home" else builds == ["csv", "csv"]
+    if place == "tables":
+        assert "is no folder" in table.notices[-1] and "DANLU_CACHE" in table.notices[-1]
+
+
+def test_a_key_that_others_could_read_is_replaced(
+    home: Path, tmp_path: Path, builds: list[str]
+) -> None:
+    source = part(rested(tmp_path / "a.csv"))
+    cache.load_table(source, {}, True)
+    key = private_files.config_folder() / "cache.key"
+    old = key.read_bytes()
+    key.chmod(0o644)
+    cache.load_table(source, {}, True)
+    assert key.read_bytes() != old and builds == ["csv", "csv"]
+    key.write_text("no key\n")
+    cache.load_table(source, {}, True)
+    assert builds == ["csv"] * 3 and user_key.user_key() == user_key.user_key()
+
+
+def test_without_a_key_the_cache_is_done_without_and_told(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "file"))
+    table, digest = cache.load_table(part(rested(tmp_path / "a.csv")), {}, True)
+    assert digest == cache.load_table(part(tmp_path / "a.csv"), {}, False)[1]
+    assert "XDG_CONFIG_HOME" in table.notices[-1]
+
+
+# --- other users: real processes of the user nobody ---------------------------------------------------------------------
+
+NOBODY = 65_534
+root_only = pytest.mark.skipif(
+    not hasattr(os, "geteuid") or os.geteuid() != 0,
+    reason="only root can start another user's process",
+)
+
+
+def as_nobody(work: Callable[[], object]) -> Any:
+    """What a function returns, as JSON, in a process of the user nobody."""
+    source, sink = os.pipe()
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            os.setgroups([])
+            os.setgid(NOBODY)
+            os.setuid(NOBODY)
+            os.write(sink, json.dumps(work()).encode())
+            code = 0
+        except BaseException as error:
+            os.write(sink, json.dumps(f"{type(error).__name__}: {error}").encode())
+        finally:
+            os._exit(code)
+    os.close(sink)
+    with os.fdopen(source, "rb") as pipe:
+        said = json.loads(pipe.read() or b"null")
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0, said
+    return said
+
+
+@pytest.fixture
+def public(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder in which every user may write, and remove what is his own, like /tmp."""
+    folder = Path(tempfile.mkdtemp(prefix="danlu-public-"))
+    folder.chmod(0o1777)
+    yield folder
+    shutil.rmtree(folder)
+
+
+@root_only
+def test_the_cache_of_another_user_is_neither_believed_nor_written(
+    public: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, builds: list[str]
+) -> None:
+    data = rested(public / "a.csv")
+    data.chmod(0o644)
+
+    def plant() -> None:
+        os.umask(0)
+        (public / "cache" / "tables").mkdir(parents=True)
+        (public / "cache" / "memo").mkdir()
+
+    as_nobody(plant)
+    monkeypatch.setenv("DANLU_CACHE", str(public / "cache"))
+    table, digest = cache.load_table(part(data), {}, True)
+    assert "belongs to the user" in table.notices[-1] and "DANLU_CACHE" in table.notices[-1]
+    assert list((public / "cache" / "tables").iterdir()) == []
+    assert digest == cache.load_table(part(data), {}, False)[1]
+
+
+@root_only
+@pytest.mark.parametrize("what", ["tables", "entry", "array", "manifest", "memo"])
+def test_what_another_user_put_into_the_cache_is_not_believed(
+    what: str, home: Path, tmp_path: Path, settled: None, builds: list[str]
+) -> None:
+    """Bytes that are right in every other way: only their owner is another."""
+    source = part(rested(tmp_path / "a.csv"))
+    digest = cache.load_table(source, {}, True)[1]
+    path = {
+        "tables": home / "tables",
+        "entry": entry(home),
+        "array": entry(home) / "0.values.bin",
+        "manifest": entry(home) / "manifest.json",
+        "memo": next((home / "memo").iterdir()),
+    }[what]
+    os.chown(path, NOBODY, NOBODY)
+    table, again = cache.load_table(source, {}, True)
+    assert again == digest and len(table) == 59
+    assert len(builds) == (1 if what == "memo" else 2)
+    assert ("belongs to the user" in "".join(table.notices)) == (what == "tables")
+
+
+@root_only
+def test_two_users_share_a_public_folder_without_reading_each_other(
+    public: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DANLU_CACHE=/tmp: the first user has its cache there, the second one is told."""
+    data = rested(public / "a.csv")
+    data.chmod(0o644)
+    monkeypatch.setenv("DANLU_CACHE", str(public))
+    table = cache.load_table(part(data), {}, True)[0]
+    assert not told(table)
+    (public / "config").mkdir()
+    (public / "config").chmod(0o777)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(public / "config"))
+
+    def load() -> list[str]:
+        return told(cache.load_table(part(data), {}, True)[0])
+
+    [notice] = as_nobody(load)
+    assert "belongs to the user root" in notice and "DANLU_CACHE" in notice
+
+    def look() -> list[str]:
+        return [path.name for path in (public / "tables").iterdir()]
+
+    with pytest.raises(AssertionError, match="PermissionError"):
+        as_nobody(look)
+    shutil.rmtree(public / "tables")
+    assert as_nobody(load) == []
+    assert told(cache.load_table(part(data), {}, True)[0]) != []
 
 
 # --- other processes --------------------------------------------------------------------------------------------------------
@@ -420,9 +754,7 @@ def test_a_process_killed_while_writing_leaves_no_bad_table(
     assert left.name.startswith("."), "what is half written has a name that is never opened"
     source = part(tmp_path / "a.csv")
     assert_equal(cache.load_table(source, {}, True)[0], cache.load_table(source, {}, False)[0])
-    os.utime(left, (LONG_AGO, LONG_AGO))
-    cache.load_table(part(tmp_path / "a.csv", missing=["7"]), {}, True)
-    assert not left.exists(), "it is cleared away a day later"
+    assert not left.exists(), "the next writer clears it away"
 
 
 # --- room and rights --------------------------------------------------------------------------------------------------------

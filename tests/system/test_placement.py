@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -92,3 +93,18 @@ def test_a_whole_training_imports_no_compiler(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == ""
+
+
+def test_compiled_programs_lie_in_a_folder_of_this_user_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """torch loads code from there; its own choice is a name below /tmp that any user can take first."""
+    monkeypatch.setenv("DANLU_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "as the user wants")
+    placement = placement_for(Train(compile=True, device="cpu"))
+    placement.compiled(nn.Linear(2, 2))
+    assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == "as the user wants"
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")
+    placement.compiled(nn.Linear(2, 2))
+    assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(tmp_path / "cache" / "compiled")
+    assert (tmp_path / "cache" / "compiled").stat().st_mode & 0o077 == 0

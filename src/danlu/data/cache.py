@@ -1,19 +1,27 @@
 """The cache on disk: tables, and columns that are costly to compute, found by their content.
 
     $DANLU_CACHE (or ~/.cache/danlu)
-      tables/DIGEST/     one table: manifest.json (with its own checksum) and one raw file per array
+      tables/DIGEST/     one table: manifest.json (sealed) and one raw file per array
       columns/DIGEST/    one column that transforms computed (tokens), in the same form
       memo/SIGNATURE     the content hash of files with these names, sizes, times and inodes, so
-                         that they need not be read again
+                         that they need not be read again (sealed)
 
 A table is written once and memory-mapped at every later start. DIGEST is the SHA-256 of the files'
 names and bytes, the source, its options, the column options and the layout's version: one changed
 byte makes another table. The memo is trusted only where every file was last changed more than two
 seconds before it was hashed, since within a clock tick a file can change and keep its time and
-size. A table is written to a temporary folder, which is then renamed. Sizes and checksums (of small
-arrays all bytes; of large ones head, tail and samples) are verified at every start, and a damaged
-table is written again. Above 20 GiB (of tables, and of columns) those used least recently are
-removed. Where the cache cannot be written, a notice says so and the data is read at every start."""
+size. A table is written to a temporary folder, which is then renamed.
+
+What lies in the cache is believed only after proof. The manifest is sealed with a key of this user
+(danlu.data.user_key) and names its own DIGEST, so no other process, user or copied folder can
+write or exchange one; it holds the SHA-256 of every array, and at every start all bytes of all
+arrays are hashed, a few megabytes at a time on all threads. Folders (0700) and files (0600) of
+another user, open to others or behind links are not believed. What is not believed is written
+again. Where the cache belongs to another user or cannot be written, a notice says so and the data
+is read at every start.
+
+Above 20 GiB (of tables, and of columns) those used least recently are removed; nothing else in
+those folders is ever removed."""
 
 from __future__ import annotations
 
@@ -21,20 +29,23 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
 from danlu import registry
+from danlu.data import user_key
 from danlu.errors import DataError
 from danlu.reading.files import check_file, unreadable_file_error
 from danlu.recipe import ColumnOptions, Part
-from danlu.system import atomic_files
+from danlu.system import atomic_files, machine, private_files
 from danlu.terms import KINDS, Column, Json, Table
 
 if TYPE_CHECKING:
@@ -52,16 +63,47 @@ PATH_OPTIONS = (
 LAYOUT = 3  # increased when tables written before must not be read any more
 LIMIT = 20 * 2**30  # bytes of tables that are kept
 _SETTLED = 2_000_000_000  # nanoseconds since the last change before a file's times are trusted
-_WHOLE = 2**20  # up to so many bytes of an array are all verified; of a larger one samples are
-_EDGE, _SAMPLE, _SAMPLES = 2**16, 2**12, 16
+_BLOCK = 4 << 20  # bytes of an array that one thread hashes at a time
 _MOST_MEMOS = 1000
+_ENTRY = re.compile(r"[0-9a-f]{64}")  # the names of tables, columns and memos
 _TYPES = ("<f8", "<f4", "<i8", "<i4", "<i2", "|i1", "<u4", "<u2", "|u1", "|b1")
 
 
-def cache_folder() -> Path:
-    """The folder of the cache: $DANLU_CACHE, else ~/.cache/danlu."""
-    override = os.environ.get("DANLU_CACHE")
-    return Path(override) if override else Path("~/.cache/danlu").expanduser()
+@dataclass(frozen=True)
+class _Shelf:
+    """A folder of the cache that is this user's alone, and the key that seals what is in it."""
+
+    folder: Path
+    key: bytes
+
+
+def _shelf(name: str) -> tuple[_Shelf | None, str]:
+    """(the folder `name` of the cache, "") or, where it cannot be used, (None, a notice)."""
+    hint = "so the data is read again at every start"
+    try:
+        folder = private_files.private_cache_folder(name)
+    except (OSError, private_files.NotPrivate) as error:
+        return None, f"{_refusal(error)}, {hint}; DANLU_CACHE names another folder."
+    try:
+        return _Shelf(folder, user_key.user_key()), ""
+    except (OSError, private_files.NotPrivate) as error:
+        hint += "; XDG_CONFIG_HOME names another folder for danlu/cache.key, which proves the cache"
+        return None, f"{_refusal(error)}, {hint}."
+
+
+def _refusal(error: OSError | private_files.NotPrivate) -> str:
+    if isinstance(error, private_files.NotPrivate):
+        return f"The cache is not used: {error}"
+    return f"The cache cannot be written ({error.filename}: {error.strerror or error})"
+
+
+def temporary_folder() -> Path | None:
+    """A folder on the disk of the cache for files without a name; None where the cache cannot be
+    used."""
+    try:
+        return private_files.private_cache_folder("temporary")
+    except (OSError, private_files.NotPrivate):
+        return None
 
 
 def load_table(
@@ -78,22 +120,24 @@ def load_table(
     pictures = part.names_images and any(
         column_options.kind == "image" for column_options in columns.values()
     )
-    home = cache_folder() if use_cache and not pictures else None
+    shelf, notice = _shelf("tables") if use_cache and not pictures else (None, "")
     for _ in range(2):
         paths = part.files(source.options)
         before = _signature(paths)
-        digest = _digest(settings, _content(paths, before, home))
+        digest = _digest(settings, _content(paths, before, shelf))
         # the table names its files, so where they lie is part of its place in the cache, and no
         # part of what it is
         entry = _digest(settings, [digest, *map(str, paths)])
-        table = _opened(home / "tables" / entry) if home else None
+        table = _opened(shelf, entry) if shelf else None
         if table is not None:
             return table, f"sha256:{digest}"
         table = registry.build_source(source, columns)
         if _signature(part.files(source.options)) == before:
             if pictures:
                 return table, f"sha256:{_digest(settings, [digest, *_pixels(table)])}"
-            return (_kept(table, home, entry) if home else table), f"sha256:{digest}"
+            if shelf is None:
+                return _with_notice(table, notice), f"sha256:{digest}"
+            return _kept(table, shelf, entry), f"sha256:{digest}"
     raise DataError(
         "the files change while they are read.",
         where=source.name,
@@ -107,14 +151,16 @@ def cached_column(key: Mapping[str, Json], make: Callable[[], Column]) -> Column
 
     `key` (JSON values) names everything that the column depends on, the version of the code that
     computes it included."""
-    home = cache_folder()
+    shelf, _ = _shelf("columns")
+    if shelf is None:
+        return make()
     entry = atomic_files.sha256(
         json.dumps({**key, "layout": LAYOUT}, sort_keys=True, ensure_ascii=False).encode()
     )
-    table = _opened(home / "columns" / entry)
+    table = _opened(shelf, entry)
     if table is None:
         column = make()
-        table = _kept(Table({column.name: column}, "columns"), home, entry, "columns")
+        table = _kept(Table({column.name: column}, "columns"), shelf, entry)
     return next(iter(table.columns.values()))
 
 
@@ -184,17 +230,14 @@ def _signature(paths: Sequence[Path]) -> tuple[str, int]:
     return atomic_files.sha256(json.dumps(facts).encode()), newest
 
 
-def _content(paths: Sequence[Path], signature: tuple[str, int], home: Path | None) -> str:
+def _content(paths: Sequence[Path], signature: tuple[str, int], shelf: _Shelf | None) -> str:
     """The SHA-256 of the files' bytes and of their names below their common folder, from the memo
     where it can be trusted."""
     if not paths:
         return ""
-    memo = home / "memo" / signature[0] if home else None
-    if memo is not None:
-        try:
-            return str(atomic_files.read_checked_json(memo)["content"])
-        except (OSError, ValueError, KeyError):
-            pass
+    remembered = _remembered(signature[0], shelf.key) if shelf else None
+    if remembered is not None:
+        return remembered
     begun = time.time_ns()
     total = hashlib.sha256()
     shared = os.path.commonpath([path.parent for path in paths])
@@ -206,45 +249,61 @@ def _content(paths: Sequence[Path], signature: tuple[str, int], home: Path | Non
             raise unreadable_file_error(path, error) from None
         total.update(json.dumps([os.path.relpath(path, shared), one]).encode())
     content = total.hexdigest()
-    if memo is not None and begun - signature[1] > _SETTLED:
-        _remember(memo, content)
+    if shelf is not None and begun - signature[1] > _SETTLED:
+        _remember(signature[0], content, shelf.key)
     return content
 
 
-def _remember(memo: Path, content: str) -> None:
+def _remembered(signature: str, key: bytes) -> str | None:
+    """The content hash of files with this signature; None where the memo is missing or not to be
+    believed."""
+    path = private_files.cache_folder() / "memo" / signature
     try:
-        memo.parent.mkdir(parents=True, exist_ok=True)
-        memos = list(memo.parent.iterdir())
+        memo = user_key.unseal(private_files.read_private(path, _BLOCK), key)
+    except (OSError, ValueError, private_files.NotPrivate):
+        return None
+    return str(memo["content"]) if memo.get("signature") == signature else None
+
+
+def _remember(signature: str, content: str, key: bytes) -> None:
+    try:
+        folder = private_files.private_cache_folder("memo")
+        memos = [path for path in folder.iterdir() if _ENTRY.fullmatch(path.name)]
         if len(memos) > _MOST_MEMOS:
             for old in sorted(memos, key=_used)[: _MOST_MEMOS // 2]:
                 old.unlink(missing_ok=True)
-        atomic_files.replace_file(memo, atomic_files.with_checksum({"content": content}))
-    except OSError:
-        return  # _kept tells of a cache that cannot be written
+        sealed = user_key.seal({"signature": signature, "content": content}, key)
+        private_files.replace_private(folder / signature, sealed)
+    except (OSError, private_files.NotPrivate):
+        return  # load_table tells of a cache that cannot be written
 
 
 # --- a table on disk ------------------------------------------------------------------------------
 
 
-def _kept(table: Table, home: Path, digest: str, subfolder: str = "tables") -> Table:
+def _kept(table: Table, shelf: _Shelf, entry: str) -> Table:
     """The table memory-mapped from disk after writing it there; where it cannot be written, the
     table as it is, with a notice."""
-    target = home / subfolder / digest
+    target = shelf.folder / entry
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        _write(table, target)
+        _write(table, target, shelf.key)
+        private_files.close_to_others(target)  # it has the permissions of what it replaced
         _make_room(target)
-        stored = _opened(target)
+        stored = _opened(shelf, entry)
     except OSError as error:
-        stored = _opened(target)  # another process may have been first
+        stored = _opened(shelf, entry)  # another process may have been first
         if stored is None:
             cause = error.strerror or str(error)
-            notice = (
-                f"The cache {home} cannot be written ({cause}), so the data is read again at "
-                "every start; DANLU_CACHE names another."
+            return _with_notice(
+                table,
+                f"The cache {shelf.folder.parent} cannot be written ({cause}), so the data is read "
+                "again at every start; DANLU_CACHE names another.",
             )
-            return replace(table, notices=(*table.notices, notice))
     return stored if stored is not None else table
+
+
+def _with_notice(table: Table, notice: str) -> Table:
+    return replace(table, notices=(*table.notices, notice)) if notice else table
 
 
 def _arrays(table: Table) -> dict[str, np.ndarray]:
@@ -270,16 +329,19 @@ def _arrays(table: Table) -> dict[str, np.ndarray]:
     }
 
 
-def _write(table: Table, target: Path) -> None:
+def _write(table: Table, target: Path, key: bytes) -> None:
+    if target.is_symlink():
+        target.unlink()  # no folder can be renamed to it
     with atomic_files.atomic_folder(target) as beside:
+        private_files.close_to_others(beside)
         arrays: dict[str, dict[str, object]] = {}
         for name, array in _arrays(table).items():
             data = array.reshape(-1).view(np.uint8)
-            atomic_files.write_file(beside / f"{name}.bin", data.data)
+            private_files.write_private(beside / f"{name}.bin", data.data)
             arrays[name] = {
                 "type": array.dtype.str,
                 "shape": list(array.shape),
-                "probe": _probe(data),
+                "sha256": _sha256(data),
             }
         columns = [
             {
@@ -294,6 +356,7 @@ def _write(table: Table, target: Path) -> None:
             for column in table.columns.values()
         ]
         manifest = {
+            "entry": target.name,  # else the table of other data could take this one's place
             "columns": columns,
             "origin": table.origin,
             "files": list(table.files),
@@ -301,31 +364,43 @@ def _write(table: Table, target: Path) -> None:
             "joined_by": table.joined_by,
             "arrays": arrays,
         }
-        atomic_files.write_file(beside / "manifest.json", atomic_files.with_checksum(manifest))
+        private_files.write_private(beside / "manifest.json", user_key.seal(manifest, key))
 
 
-def _probe(data: np.ndarray) -> str:
-    """The SHA-256 of all bytes of a small array; of head, tail and samples of a large one."""
-    if len(data) <= _WHOLE:
-        return atomic_files.sha256(data.data)
-    starts = np.linspace(_EDGE, len(data) - _EDGE - _SAMPLE, _SAMPLES).astype(np.int64)
-    pieces = [data[:_EDGE], *(data[start : start + _SAMPLE] for start in starts), data[-_EDGE:]]
-    return atomic_files.sha256(np.concatenate(pieces).data)
+def _sha256(data: np.ndarray) -> str:
+    """The SHA-256 of the SHA-256s of the blocks of an array of bytes, which threads compute side by
+    side."""
+    blocks = [data[start : start + _BLOCK].data for start in range(0, len(data), _BLOCK)]
+    if len(blocks) == 1 or machine.threads() == 1:
+        digests = map(_block_digest, blocks)
+        return atomic_files.sha256(b"".join(digests))
+    with ThreadPoolExecutor(min(len(blocks), machine.threads())) as threads:
+        return atomic_files.sha256(b"".join(threads.map(_block_digest, blocks)))
 
 
-def _opened(target: Path) -> Table | None:
-    """The table in a folder, memory-mapped; None where there is none, or a damaged one."""
+def _block_digest(block: memoryview) -> bytes:
+    return hashlib.sha256(block).digest()  # without the interpreter's lock
+
+
+def _opened(shelf: _Shelf, entry: str) -> Table | None:
+    """The table in a folder, memory-mapped; None where there is none, or one that is not to be
+    believed."""
+    folder = shelf.folder / entry
     try:
-        manifest = atomic_files.read_checked_json(target / "manifest.json")
+        private_files.check_private_folder(folder)
+        sealed = private_files.read_private(folder / "manifest.json", atomic_files.LARGEST_MANIFEST)
+        manifest = user_key.unseal(sealed, shelf.key)
+        if manifest["entry"] != entry:
+            raise ValueError("it is the manifest of another table")
         arrays = {
-            name: _array(target / f"{name}.bin", description)
+            name: _array(folder / f"{name}.bin", description)
             for name, description in manifest["arrays"].items()
         }
         table = _table(manifest, arrays)
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, private_files.NotPrivate):
         return None
     with contextlib.suppress(OSError):
-        os.utime(target / "manifest.json")  # the time of use, for _make_room
+        os.utime(folder / "manifest.json")  # the time of use, for _make_room
     return table
 
 
@@ -335,12 +410,14 @@ def _array(path: Path, description: Mapping[str, Any]) -> np.ndarray:
         raise ValueError(f"{path.name} is described wrongly")
     dtype = np.dtype(description["type"])
     size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
-    if path.stat().st_size != size:
-        raise ValueError(f"{path.name} does not have the size in the manifest")
-    if size == 0:
-        return np.zeros(shape, dtype=dtype)
-    data = np.asarray(np.memmap(path, dtype=np.uint8, mode="c"))
-    if _probe(data) != description["probe"]:
+    with os.fdopen(private_files.open_private(path), "rb") as file:
+        if os.fstat(file.fileno()).st_size != size:
+            raise ValueError(f"{path.name} does not have the size in the manifest")
+        if size == 0:
+            return np.zeros(shape, dtype=dtype)
+        # what is hashed is what is used: the mapping, not the name, which could change between
+        data = np.asarray(np.memmap(file, dtype=np.uint8, mode="c"))
+    if _sha256(data) != description["sha256"]:
         raise ValueError(f"{path.name} has changed")
     return data.view(dtype).reshape(shape)
 
@@ -411,16 +488,17 @@ class RowNames(Sequence[str]):
 
 
 def _make_room(newest: Path) -> None:
-    """Removes the tables used least recently while all together exceed LIMIT, and temporary folders
-    that killed processes left more than a day ago."""
-    tables = newest.parent
+    """Removes the tables used least recently while all together exceed LIMIT, and what killed
+    processes left. What has no name of ours is left alone."""
+    atomic_files.remove_leftovers(newest.parent)
     sizes: dict[Path, int] = {}
-    for entry in tables.iterdir():
-        if entry.name.startswith("."):
-            if time.time() - _used(entry) > 86_400:
-                shutil.rmtree(entry, ignore_errors=True)
+    for entry in newest.parent.iterdir():
+        if entry.is_symlink() or not entry.is_dir() or not _ENTRY.fullmatch(entry.name):
             continue
-        sizes[entry] = sum(path.stat().st_size for path in entry.iterdir()) if entry.is_dir() else 0
+        if _is_private(entry):
+            sizes[entry] = sum(path.lstat().st_size for path in entry.iterdir())
+        else:
+            shutil.rmtree(entry, ignore_errors=True)  # never believed, and perhaps private data
     total = sum(sizes.values())
     for entry in sorted(sizes, key=lambda path: _used(path / "manifest.json")):
         if total <= LIMIT:
@@ -428,6 +506,14 @@ def _make_room(newest: Path) -> None:
         if entry != newest:
             shutil.rmtree(entry, ignore_errors=True)
             total -= sizes[entry]
+
+
+def _is_private(folder: Path) -> bool:
+    try:
+        private_files.check_private_folder(folder)
+    except (OSError, private_files.NotPrivate):
+        return False
+    return True
 
 
 def _used(path: Path) -> float:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from danlu.errors import MissingExtra
 from danlu.reporting.figure import Band, Bar, Figure, Label, Line, Mark, Panel, Points, Rule, Text
 from danlu.reporting.study_data import Bilingual, clean
+from danlu.system.private_files import keep_inside_cache
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -72,6 +73,7 @@ def draw(figure: Figure) -> bytes:
     MissingExtra without matplotlib."""
     if not is_available():
         raise MissingExtra("matplotlib", "plots", "drawing PNG plots")
+    keep_inside_cache("MPLCONFIGDIR", "matplotlib", ".config/matplotlib")
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure as Canvas

@@ -34,6 +34,7 @@ from danlu.parts.optimizers._base import learning_rate_of
 from danlu.recipe import Recipe, with_changes
 from danlu.search.widths import at_width, width_of
 from danlu.system.placement import EVALUATION, draw_seed
+from danlu.system.private_files import keep_inside_cache
 from danlu.training.setup import TrainingSetup, build_training
 from danlu.training.step import NonFiniteError
 
@@ -292,6 +293,7 @@ def _slope(widths: Sequence[int], values: Sequence[float]) -> float:
 def draw_check(check: CoordinateCheck, path: Path) -> None:
     """Draw a PNG: change over width after each update, one line per layer. Raises MissingExtra
     without matplotlib."""
+    keep_inside_cache("MPLCONFIGDIR", "matplotlib", ".config/matplotlib")
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure

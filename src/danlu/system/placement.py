@@ -17,6 +17,7 @@ import torch
 
 from danlu.errors import PlacementError
 from danlu.system import machine
+from danlu.system.private_files import keep_inside_cache
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -94,7 +95,11 @@ class Placement:
 
     def compiled(self, module: nn.Module) -> Callable[..., Tensor]:
         """What runs a forward pass: the module, or its compiled form with the same weights."""
-        return torch.compile(module, dynamic=None) if self.compile else module
+        if not self.compile:
+            return module
+        # torch loads compiled code from there, and would take /tmp/torchinductor_NAME
+        keep_inside_cache("TORCHINDUCTOR_CACHE_DIR", "compiled")
+        return torch.compile(module, dynamic=None)
 
     @property
     def waits(self) -> bool:

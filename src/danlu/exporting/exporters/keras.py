@@ -170,6 +170,7 @@ def _run_in_process(python: str, backend: str, folder: Path, run_info: RunInfo) 
         env={
             **os.environ,
             "KERAS_BACKEND": backend,
+            "KERAS_HOME": os.environ.get("KERAS_HOME", str(work)),  # it writes its settings there
             "TF_CPP_MIN_LOG_LEVEL": "3",
             "CUDA_VISIBLE_DEVICES": "",
             "JAX_PLATFORMS": "cpu",

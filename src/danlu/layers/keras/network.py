@@ -10,6 +10,7 @@ B batch, C channels, H height, W width, F numbers, T places, S numbers of an out
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import importlib
 import math
@@ -17,7 +18,7 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,6 +28,7 @@ from torch.nn import functional
 
 from danlu.errors import DataError, MissingExtra, PartError
 from danlu.reading import keras_file
+from danlu.system.private_files import keep_inside_cache
 from danlu.terms import InputSpec, OutputSpec
 
 Pixels = Literal["normalised", "unit", "bytes"]
@@ -38,8 +40,10 @@ def library() -> Any:
     PartError where it is no Keras 3 or runs on another backend."""
     if "keras" not in sys.modules:
         os.environ["KERAS_BACKEND"] = "torch"
+    keep_inside_cache("MPLCONFIGDIR", "matplotlib", ".config/matplotlib")  # Keras imports it
     try:
-        keras = importlib.import_module("keras")
+        with _own_home():
+            keras = importlib.import_module("keras")
     except ImportError:
         raise MissingExtra("the library keras", "keras", "a Keras network") from None
     # getattr, because a stray module called keras may have no version
@@ -55,6 +59,22 @@ def library() -> Any:
             hint="set the environment variable KERAS_BACKEND to torch before Keras is imported",
         )
     return keras
+
+
+@contextlib.contextmanager
+def _own_home() -> Iterator[None]:
+    """While Keras is imported, its settings are in an empty folder: it would write a file into the
+    user's home folder, or read one below /tmp that any user can have written. Settings that the
+    user has made (KERAS_HOME, ~/.keras/keras.json) are used."""
+    if "KERAS_HOME" in os.environ or Path("~/.keras/keras.json").expanduser().is_file():
+        yield
+        return
+    with tempfile.TemporaryDirectory(prefix="danlu-keras-") as folder:
+        os.environ["KERAS_HOME"] = folder
+        try:
+            yield
+        finally:
+            del os.environ["KERAS_HOME"]
 
 
 class TensorTree(nn.Module):

@@ -21,7 +21,7 @@ from typing import Literal
 import numpy as np
 from pydantic import Field, field_validator
 
-from danlu.data.cache import cache_folder
+from danlu.data.cache import temporary_folder
 from danlu.reading import class_folders
 from danlu.reading.image_files import SUFFIXES as FORMATS
 from danlu.reading.image_files import decode_images
@@ -104,10 +104,5 @@ def _space(shape: tuple[int, ...]) -> np.ndarray:
     system deletes once it is no longer used."""
     if math.prod(shape) <= IN_MEMORY:
         return np.empty(shape, dtype=np.uint8)
-    try:
-        cache_folder().mkdir(parents=True, exist_ok=True)
-        folder = cache_folder()
-    except OSError:
-        folder = None
-    with tempfile.TemporaryFile(dir=folder) as file:
+    with tempfile.TemporaryFile(dir=temporary_folder()) as file:
         return np.asarray(np.memmap(file, dtype=np.uint8, mode="w+", shape=shape))

@@ -346,7 +346,7 @@ class Scores:
 class TrainingEvent:
     """One thing that happened in a training, for the watchers.
 
-    kind     start | train | validation | test | notice | saved | end
+    kind     start | first_loss | train | validation | test | notice | saved | end
     step     how many updates were done
     epoch    how many passes over the training rows were done
     values   what a run with the same seed repeats exactly (loss, learning_rate, grad_norm, scores);
@@ -356,7 +356,7 @@ class TrainingEvent:
     samples  what a generative model made at this step
     """
 
-    kind: Literal["start", "train", "validation", "test", "notice", "saved", "end"]
+    kind: Literal["start", "first_loss", "train", "validation", "test", "notice", "saved", "end"]
     step: int
     epoch: float = 0.0
     values: Mapping[str, Any] = field(default_factory=dict)

@@ -192,6 +192,23 @@ def test_tokens_written_one_by_one_are_told_as_in_the_whole(options: dict[str, A
     torch.testing.assert_close(torch.cat(pieces, dim=1)[real], whole[real], rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_new_model_predicts_all_tokens_about_alike(tied: bool) -> None:
+    """Its first loss is near that of equal probabilities, log V, at a width people use."""
+    task = built()
+    torch.manual_seed(5)
+    config = registry.config("models", "seq2seq")(size="tiny", width=256, tied=tied)
+    examples = framed(task)
+    module = registry.build_model(Part("seq2seq", config), examples.input_specs, task.output)
+    batch = batch_of(examples, [0, 1, 2])
+    with torch.inference_mode():
+        logits = module(batch.inputs)
+    loss = torch.nn.functional.cross_entropy(
+        logits.flatten(0, 1), batch.target.flatten(), ignore_index=IGNORED
+    )
+    assert abs(float(loss) / np.log(logits.shape[-1]) - 1) < 0.1
+
+
 def test_a_row_is_told_alike_alone_and_among_longer_ones() -> None:
     task = built()
     module, examples = model(task), framed(task)

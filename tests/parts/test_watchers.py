@@ -33,6 +33,7 @@ def reports() -> Iterator[TrainingEvent]:
     """A short life with everything in it: numbers, nulls, tables, notices; a loss that stands
     still, then runs away."""
     yield TrainingEvent("start", 0, message="resuming at step 0")
+    yield TrainingEvent("first_loss", 1, values={"loss": 40.0, "uninformed_loss": 2.0})
     for step in range(1, 20):
         loss = None if step == 3 else 0.5 if step < 12 else 10.0**step
         values = {"loss": loss, "learning_rate": 0.1, "grad_norm": 0.0 if loss else None}
@@ -54,6 +55,15 @@ def reports() -> Iterator[TrainingEvent]:
             yield TrainingEvent("notice", step, message="a sentence with 丹炉 in it")
     yield TrainingEvent("test", 19, 19 / 7, {"loss": 0.4, "accuracy": 0.8})
     yield TrainingEvent("end", 19)
+
+
+def test_sanity_compares_the_first_loss_with_that_of_knowing_nothing(tmp_path: Path) -> None:
+    for loss, warned in ((95.0, True), (9.2, False)):
+        watcher = build("sanity", tmp_path)
+        values = {"loss": loss, "uninformed_loss": 9.0}
+        watcher.hear(TrainingEvent("first_loss", 10, values=values))
+        assert any("first batch is 95" in notice for notice in watcher.notices) == warned
+        assert len(watcher.notices) == warned
 
 
 @pytest.mark.parametrize("name", registry.names("watchers"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -11,12 +12,13 @@ from torch import nn
 
 from danlu import registry
 from danlu.data.batches import Batches, Rows
-from danlu.recipe import Part, Regularization, Train
+from danlu.recipe import Part, Regularization, Train, read
 from danlu.system.placement import placement_for
 from danlu.terms import Column
+from danlu.training.setup import build_training
 from danlu.training.state import TrainingState
 from danlu.training.step import NonFiniteError, SupervisedStep
-from make import part
+from make import iris, part
 
 ROWS, FEATURES, CLASSES = 53, 7, 3
 
@@ -167,3 +169,16 @@ def test_a_gradient_that_is_not_finite_under_a_finite_loss_is_noticed() -> None:
     step.parameters[0].register_hook(lambda gradient: gradient * float("inf"))
     with pytest.raises(NonFiniteError, match=r"gradient of layers\.0\.weight"):
         step(0)
+
+
+@pytest.mark.parametrize("micro_batch", [None, 4])
+def test_the_first_loss_is_kept_beside_that_of_outputs_of_zero(micro_batch: int | None) -> None:
+    train = {"steps": 2, "batch_size": 16, "micro_batch": micro_batch}
+    recipe = iris(loss="cross_entropy", train=train)
+    update = build_training(read(recipe, registry)).update
+    assert isinstance(update, SupervisedStep)
+    update(0)
+    assert update.first_losses is not None
+    loss, uninformed = (float(value) for value in update.first_losses)
+    assert uninformed == pytest.approx(math.log(3))
+    assert 0.2 < loss < 3

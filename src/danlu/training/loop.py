@@ -8,7 +8,6 @@ the state that a checkpoint holds."""
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -30,6 +29,7 @@ from danlu.recipe import Recipe
 from danlu.system import machine
 from danlu.system.atomic_files import atomic_folder
 from danlu.system.signals import Interruption
+from danlu.system.standard_streams import stderr_is_terminal
 from danlu.terms import Sample, TrainingEvent
 from danlu.training.checkpoint import Checkpoints
 from danlu.training.evaluation import as_plain_scores, deciding_score, without_nonfinite
@@ -39,7 +39,7 @@ from danlu.training.pretrained_weights import recipe_to_store, weights_of
 from danlu.training.run_folder import RunFolder, RunRecord, disk_errors_as, run_id
 from danlu.training.setup import TrainingOverrides, build_training
 from danlu.training.state import StateFacts
-from danlu.training.step import NonFiniteError, grad_norm
+from danlu.training.step import NonFiniteError, SupervisedStep, grad_norm
 
 # how progress is shown
 Output = Literal["display", "lines", "quiet", "json"]
@@ -275,8 +275,17 @@ class Training:
         if rate:
             timing["eta_seconds"] = (self.plan.total_steps - n) / rate
         state.loss_sum, state.loss_count, state.reported = 0.0, 0.0, {}
+        self._tell_first_loss()
         self.clock, self.clock_step = time.perf_counter(), n
         state.stopped = self._tell("train", without_nonfinite(values), timing) or state.stopped
+
+    def _tell_first_loss(self) -> None:
+        """Tell the watchers, once, how the first update's loss compares with knowing nothing."""
+        update = self.setup.update
+        if isinstance(update, SupervisedStep) and update.first_losses is not None:
+            loss, uninformed = (float(value) for value in update.first_losses)
+            update.first_losses = None
+            self._tell("first_loss", {"loss": loss, "uninformed_loss": uninformed})
 
     def _evaluate(self, n: int) -> None:
         state, began = self.state, time.perf_counter()
@@ -496,4 +505,4 @@ class Training:
 
 def default_output() -> Output:
     """How progress is shown by default: a live display on a terminal, plain lines elsewhere."""
-    return "display" if sys.stderr.isatty() else "lines"
+    return "display" if stderr_is_terminal() else "lines"

@@ -18,7 +18,7 @@ from danlu.layers.dropout import Dropout
 from danlu.layers.generation.kv_cache import Cache
 from danlu.layers.quantization.weight_only import tied_product
 from danlu.layers.transformer.blocks import Stack, StackSizes
-from danlu.layers.transformer.language_model import EMBEDDING_SPREAD, Head
+from danlu.layers.transformer.language_model import EMBEDDING_SPREAD, HEAD_SPREAD, Head
 
 
 class EncoderDecoder(nn.Module):
@@ -47,9 +47,14 @@ class EncoderDecoder(nn.Module):
         super().__init__()
         self.source, self.target = source, target
         width = encoder.width
-        self.target_embedding = _embedding(cardinalities[1], width)
+        # A tied embedding is the output layer too, and starts like one.
+        self.target_embedding = _embedding(
+            cardinalities[1], width, HEAD_SPREAD if tied else EMBEDDING_SPREAD
+        )
         self.source_embedding = (
-            self.target_embedding if shared else _embedding(cardinalities[0], width)
+            self.target_embedding
+            if shared
+            else _embedding(cardinalities[0], width, EMBEDDING_SPREAD)
         )
         self.dropout = Dropout(encoder.dropout) if encoder.dropout else nn.Identity()
         head_size = width // encoder.num_heads
@@ -95,7 +100,7 @@ class EncoderDecoder(nn.Module):
         return logits_BTV.float()
 
 
-def _embedding(cardinality: int, width: int) -> nn.Embedding:
+def _embedding(cardinality: int, width: int, spread: float) -> nn.Embedding:
     embedding = nn.Embedding(cardinality, width)
-    nn.init.normal_(embedding.weight, std=EMBEDDING_SPREAD)
+    nn.init.normal_(embedding.weight, std=spread)
     return embedding

@@ -1,4 +1,4 @@
-"""Warn of signs of a broken training: nothing trainable, zero gradients, a constant loss."""
+"""Warn of signs of a broken training: no trainable weight, zero gradients, an odd first loss."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from pydantic import Field
 from danlu.parts.watchers._base import RunInfo, SpeakingWatcher
 from danlu.recipe import Options
 from danlu.terms import TrainingEvent
+
+_FIRST_LOSS_RATIO = 3.0
 
 
 class Config(Options):
@@ -47,10 +49,21 @@ class Sanity(SpeakingWatcher):
                 "nothing is trainable: the model has no parameter that takes a gradient, so no "
                 "step changes it.",
             )
+        if report.kind == "first_loss":
+            self._first_loss(values["loss"], values["uninformed_loss"])
         if report.kind == "train":
             self._train(values)
         if report.kind == "validation":
             self._validation(values)
+
+    def _first_loss(self, loss: float, uninformed: float) -> None:
+        if loss > _FIRST_LOSS_RATIO * uninformed > 0:
+            self._say(
+                "first_loss",
+                f"the loss of the first batch is {loss:.4g}; outputs that are all 0, which know "
+                f"nothing, would have {uninformed:.4g}: the weights start too large, and the first "
+                "steps only undo that.",
+            )
 
     def _train(self, values: Any) -> None:
         if values.get("learning_rate") == 0:

@@ -29,6 +29,8 @@ class SupervisedStep(Update[Loss]):
     def _set_up(self) -> None:
         self.forward = self.placement.compiled(self.state.module)
         self.members = members_of(self.state.module)
+        # (mean loss of the first batch, that of outputs which are all 0), until they are reported
+        self.first_losses: tuple[Tensor, Tensor] | None = None
 
     def _perform(self, n: int) -> tuple[Number, Number]:
         self._set_rate(self.learning_rate * self.schedule(n))
@@ -48,10 +50,19 @@ class SupervisedStep(Update[Loss]):
         """(sum, count) of the loss of a batch."""
         batch = self._augmented(batch, n)
         if self.autocast is None:
-            return self.loss(self.forward(batch.inputs), self._per_member(batch))
-        with self.autocast:
             outputs = self.forward(batch.inputs)
-        return self.loss(outputs.float(), self._per_member(batch))
+        else:
+            with self.autocast:
+                outputs = self.forward(batch.inputs)
+            outputs = outputs.float()
+        scored = self._per_member(batch)
+        total, count = self.loss(outputs, scored)
+        if n == 0 and self.first_losses is None:
+            with torch.no_grad():
+                uninformed, _ = self.loss(torch.zeros_like(outputs), scored)
+            share = formulas.mean_share(count)  # several tasks have one each
+            self.first_losses = (share * total.detach()).sum(), (share * uninformed).sum()
+        return total, count
 
     def _per_member(self, batch: Batch) -> Batch:
         """The batch as the loss sees it: each row once per member."""

@@ -33,7 +33,7 @@ _MOST_COMPARED = 1000  # names that are compared letter by letter
 
 # Control characters (C0 but for tab and line feed, DEL, C1), the line and paragraph separators, the
 # controls of writing direction (Unicode's Bidi_Control), and halves of surrogate pairs.
-_CONTROLS = re.compile(
+CONTROLS = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
 )
 _LINE_BREAK = re.compile(r"\n(?!  )")  # further lines of a message are indented
@@ -51,7 +51,7 @@ def escape_controls(text: str, *, one_line: bool = False) -> str:
     """
     if one_line:
         text = text.replace("\t", "\\t").replace("\n", "\\n")
-    return _CONTROLS.sub(_escape, text)
+    return CONTROLS.sub(_escape, text)
 
 
 def _escape(match: re.Match[str]) -> str:

@@ -10,7 +10,6 @@ same prompts, seed and weights give the same texts, however many prompts are gen
 from __future__ import annotations
 
 import codecs
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ from danlu.errors import ArtifactError, DataError
 from danlu.parts.tasks._base import ContinuesText, Converses, ReadsPreprocessing
 from danlu.recipe import Options, Train
 from danlu.system.placement import placement_for
+from danlu.system.standard_streams import read_stdin
 from danlu.terms import END, FIRST_TOKEN, UNKNOWN
 from danlu.tokenizing import Tokenizer
 
@@ -212,7 +212,7 @@ def read_prompts(path: str) -> list[str]:
     """The lines of a file of prompts, or of stdin where path is "-", without empty lines. Raises
     DataError where it cannot be read, or holds no prompt."""
     try:
-        text = sys.stdin.read() if path == "-" else Path(path).read_text("utf-8")
+        text = "".join(read_stdin()) if path == "-" else Path(path).read_text("utf-8")
     except OSError as error:
         raise DataError(f"cannot be read: {error.strerror or error}.", where=path) from None
     except UnicodeDecodeError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from importlib import import_module
@@ -12,8 +13,10 @@ from typer.models import CommandInfo
 
 from danlu import cli
 from danlu.cli.output import print_note
+from danlu.compat.typer import CommandLineError
 from danlu.errors import DanluError
 from danlu.system.signals import Interruption
+from danlu.system.standard_streams import flush_stdout, open_closed_streams
 
 INTERRUPTED = 130  # the exit code that typer makes of a KeyboardInterrupt
 NOT_VERBS = {"answer_files", "app", "options", "output", "render"}
@@ -64,28 +67,63 @@ def main() -> None:
     # for each other sleep instead of spinning. On a machine with other work to do, two spinning
     # threads are six times as slow as one. The results are the same, bit for bit.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    open_closed_streams()
+    code = _run()
+    try:
+        flush_stdout()
+    except DanluError as error:
+        print_note(str(error))
+        code = code or error.exit_code
+    except BrokenPipeError:  # `danlu list | head -1`
+        pass
+    sys.exit(code)
+
+
+def _run() -> int:
+    """The exit code of the verb that the command line names, once its message is printed."""
     interruption = Interruption()
     try:
         with interruption:
-            app(standalone_mode=True)
+            code = app(standalone_mode=False) or 0
     except DanluError as error:
         print_note(str(error))
-        sys.exit(error.exit_code)
-    except (KeyboardInterrupt, SystemExit) as ended:
-        if isinstance(ended, SystemExit) and ended.code != INTERRUPTED:
-            raise
-        # typer does not know which signal it was
-        print_note(f"{interruption.name or 'interrupted'}: stopped.")
-        sys.exit(interruption.exit_code or INTERRUPTED)
+        return error.exit_code
+    except KeyboardInterrupt:
+        code = INTERRUPTED
+    except SystemExit as ended:
+        code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+    except CommandLineError as error:
+        return _refuse_command_line(error)
+    except typer.Abort:
+        print_note("Aborted!")
+        return 1
     except BrokenPipeError:  # `danlu predict ... | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
-    except MemoryError:
+        return 0
+    except MemoryError as error:
+        # Python's own says nothing, and danlu's say what does not fit
         print_note(
-            "out of memory: this does not fit into the memory of this machine.\n"
+            f"out of memory: {error or 'this does not fit into the memory of this machine.'}\n"
             "hint: lower train.batch_size or train.micro_batch, or use less data"
         )
-        sys.exit(2)
+        return 2
     except OSError as error:
-        print_note(f"{error.filename or 'the system'}: {error.strerror or error}")
-        sys.exit(2)
+        print_note(str(DanluError(f"{error.strerror or error}", where=_culprit(error))))
+        return 2
+    if code == INTERRUPTED:
+        # typer does not know which signal it was
+        print_note(f"{interruption.name or 'interrupted'}: stopped.")
+        return interruption.exit_code or INTERRUPTED
+    return code
+
+
+def _culprit(error: OSError) -> str:
+    """The file that an error of the system is about."""
+    return os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else "the system"
+
+
+def _refuse_command_line(error: CommandLineError) -> int:
+    """Print what is wrong with the command line, which may hold any file name; its exit code."""
+    text = io.StringIO()
+    error.show(text)
+    print_note(text.getvalue().rstrip("\n"))
+    return error.exit_code

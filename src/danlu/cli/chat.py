@@ -18,8 +18,9 @@ from danlu.cli.options import (
     TopP,
     with_key,
 )
-from danlu.cli.output import print_note
+from danlu.cli.output import print_note, print_result
 from danlu.system.signals import Interruption
+from danlu.system.standard_streams import read_stdin, require_stdout
 
 if TYPE_CHECKING:
     from danlu.artifact.generation import Chat
@@ -45,6 +46,7 @@ def chat(
     """Talk to a model that was tuned on conversations."""
     from danlu.artifact.generation import Chat
 
+    require_stdout()
     conversation = Chat(
         artifact,
         system,
@@ -66,14 +68,15 @@ def chat(
         except (EOFError, KeyboardInterrupt):
             if interruption.name not in ("", "SIGINT"):
                 raise
-            print()
+            print_result()
 
 
 def _converse(conversation: Chat, interruption: Interruption) -> None:
     """Answer line after line, until the input ends."""
-    on_terminal = sys.stdin.isatty() and sys.stdout.isatty()
+    on_terminal = sys.stdin is not None and sys.stdin.isatty() and sys.stdout.isatty()
+    lines = read_stdin()
     while True:
-        line = input("> ") if on_terminal else sys.stdin.readline()
+        line = input("> ") if on_terminal else next(lines, "")
         if not on_terminal and not line:
             return
         message = line.strip()
@@ -82,9 +85,9 @@ def _converse(conversation: Chat, interruption: Interruption) -> None:
         elif message:
             try:
                 for piece in conversation.answer(message):
-                    print(piece, end="", flush=True)
+                    print_result(piece, end="", flush=True)
             except KeyboardInterrupt:
                 if interruption.name != "SIGINT":
                     raise
                 interruption.exit_code = 0  # the next Ctrl-C counts as the first one again
-            print()
+            print_result()

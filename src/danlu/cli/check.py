@@ -6,7 +6,7 @@ import typer
 
 import danlu
 from danlu.cli.options import AsJson, Overrides, RecipeFile, with_allow_remote
-from danlu.cli.output import print_json, print_note
+from danlu.cli.output import print_json, print_note, print_result
 
 verbs = typer.Typer()
 
@@ -25,5 +25,5 @@ def check(recipe: RecipeFile, overrides: Overrides = None, as_json: AsJson = Fal
     if as_json:
         print_json(values)
     else:
-        print(write_yaml(values), end="")
+        print_result(write_yaml(values), end="")
         print_note(f"{recipe} is valid.")

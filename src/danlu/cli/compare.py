@@ -9,7 +9,7 @@ import typer
 import danlu
 from danlu.cli import render
 from danlu.cli.options import AsJson, Quiet, with_allow_code, with_allow_remote
-from danlu.cli.output import print_json, print_note
+from danlu.cli.output import print_json, print_note, print_result
 from danlu.errors import DanluError
 
 verbs = typer.Typer()
@@ -93,7 +93,7 @@ def compare(
         print_json(comparison.as_dict())
         return
     heads, rows = comparison.table()
-    print(render.table([heads, *rows]))
+    print_result(render.table([heads, *rows]))
     if not quiet:
         print_note(f"\n{comparison.sentence()}\nCurves: {comparison.folder / 'curves.svg'}")
 

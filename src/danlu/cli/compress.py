@@ -16,7 +16,7 @@ from danlu.cli.options import (
     with_allow_remote,
     with_key,
 )
-from danlu.cli.output import print_json, print_note, progress_output
+from danlu.cli.output import print_json, print_note, print_result, progress_output
 
 if TYPE_CHECKING:
     from danlu.compression.compress import CompressionReport
@@ -73,7 +73,7 @@ def compress(
 
 def print_compression(report: CompressionReport, quiet: bool) -> None:
     """Print what a compression changed: sizes, speed and scores, before and after."""
-    print(render.compression(report))
+    print_result(render.compression(report))
     if not quiet:
         for note in report.notes:
             print_note(note)

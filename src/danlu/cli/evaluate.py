@@ -9,7 +9,7 @@ import typer
 import danlu
 from danlu.cli import render
 from danlu.cli.options import ArtifactFolder, AsJson, with_allow_code, with_key
-from danlu.cli.output import print_json
+from danlu.cli.output import print_json, print_result
 from danlu.errors import DanluError
 
 verbs = typer.Typer()
@@ -42,5 +42,5 @@ def evaluate(
     if as_json:
         print_json({"split": scores.split, "rows": scores.rows, "scores": values})
     else:
-        print(f"{data or scores.split + ' split'} ({scores.rows:,} rows)")
-        print(render.scores(values, model.task.classes))
+        print_result(f"{data or scores.split + ' split'} ({scores.rows:,} rows)")
+        print_result(render.scores(values, model.task.classes))

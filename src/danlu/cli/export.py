@@ -8,7 +8,7 @@ import typer
 
 import danlu
 from danlu.cli.options import ArtifactFolder, AsJson, with_allow_code, with_key
-from danlu.cli.output import print_json, print_note
+from danlu.cli.output import print_json, print_note, print_result
 
 verbs = typer.Typer()
 
@@ -52,7 +52,7 @@ def export(
     if as_json:
         print_json({"folder": str(result.path), "files": result.manifest["files"], "proof": proof})
     else:
-        print(result.path)
+        print_result(result.path)
         print_note(parity_in_words(proof))
 
 
@@ -88,4 +88,4 @@ def verify(
     from danlu.exporting.card import parity_in_words
 
     proof = danlu.verify(folder, against, rows, tolerance=tolerance).as_dict()
-    print_json(proof) if as_json else print(parity_in_words(proof))
+    print_json(proof) if as_json else print_result(parity_in_words(proof))

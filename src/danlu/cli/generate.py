@@ -21,8 +21,9 @@ from danlu.cli.options import (
     TopP,
     with_key,
 )
-from danlu.cli.output import print_json, print_note
+from danlu.cli.output import print_json, print_note, print_result
 from danlu.errors import DanluError
+from danlu.system.standard_streams import require_stdout
 
 if TYPE_CHECKING:
     from danlu import Artifact
@@ -82,6 +83,7 @@ def generate(
     if can_generate_images(model):
         _make_images(model, count, classes, Path(out or "generated.png"), seed, as_json)
         return
+    require_stdout()
     beginnings = [*(prompt or ()), *(read_prompts(prompts) if prompts else ())] or [""]
     generator = TextGenerator(
         model,
@@ -101,12 +103,12 @@ def _write_texts(generator: TextGenerator, prompts: list[str], as_json: bool) ->
     """One text is printed piece by piece; several once all are complete."""
     stream = len(prompts) == 1 and not as_json
     if stream and generator.continues_prompt:
-        print(prompts[0], end="", flush=True)
+        print_result(prompts[0], end="", flush=True)
     for _, piece in generator.write(prompts):
         if stream:
-            print(piece, end="", flush=True)
+            print_result(piece, end="", flush=True)
     if stream:
-        print()
+        print_result()
     for text in generator.texts:
         if text.unknown:
             print_note(
@@ -116,7 +118,7 @@ def _write_texts(generator: TextGenerator, prompts: list[str], as_json: bool) ->
     if as_json:
         print_json([text.as_dict() for text in generator.texts])
     elif not stream:
-        print(
+        print_result(
             render.texts(
                 (text.prompt if generator.continues_prompt else "") + text.text
                 for text in generator.texts
@@ -145,4 +147,4 @@ def _make_images(
             }
         )
     else:
-        print(out)
+        print_result(out)

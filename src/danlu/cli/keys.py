@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 import danlu
 from danlu.cli.options import AsJson, KeyFile, PassphraseFile, with_key
-from danlu.cli.output import print_json, print_note
+from danlu.cli.output import print_json, print_note, print_result
 from danlu.errors import DanluError
 
 verbs = typer.Typer()
@@ -48,7 +49,7 @@ def encrypt(
             "Keep this file: without it nothing that it encrypts can be read, and whoever has it"
             " can read all of it."
         )
-        print(new_key)
+        print_result(Path(new_key))
         return
     encrypted = danlu.encrypt(
         _required(folder), out, key_file=key_file, passphrase_file=passphrase_file
@@ -61,7 +62,7 @@ def encrypt(
     checkpoints = encrypted.parent / "checkpoints"
     if checkpoints.is_dir():
         print_note(f"note: the checkpoints of this run are not encrypted: {checkpoints}")
-    print(encrypted)
+    print_result(encrypted)
 
 
 @verbs.command()
@@ -72,7 +73,9 @@ def decrypt(
     passphrase_file: PassphraseFile = None,
 ) -> None:
     """Write an encrypted artifact or export in plain text again."""
-    print(danlu.decrypt(_required(folder), out, key_file=key_file, passphrase_file=passphrase_file))
+    print_result(
+        danlu.decrypt(_required(folder), out, key_file=key_file, passphrase_file=passphrase_file)
+    )
 
 
 @verbs.command()
@@ -88,14 +91,14 @@ def sign(
     from danlu.system.signing import new_signing_key
 
     if new_key is not None:
-        print(new_signing_key(new_key))
+        print_result(new_signing_key(new_key))
         return
     if signing_key is None:
         raise DanluError(
             "no key to sign with is given.",
             hint="--signing-key FILE; danlu sign --new-key FILE writes one, and FILE.pub",
         )
-    print(danlu.sign(_required(folder), signing_key))
+    print_result(danlu.sign(_required(folder), signing_key))
 
 
 @verbs.command()
@@ -113,7 +116,9 @@ def verify_signature(
     if as_json:
         print_json({"folder": str(signed.folder), "signer": signed.signer, "files": signed.files})
     else:
-        print(f"{signed.folder}: {signed.files} files are as key {signed.signer} signed them.")
+        print_result(
+            f"{signed.folder}: {signed.files} files are as key {signed.signer} signed them."
+        )
 
 
 def _required(folder: str | None) -> str:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 import danlu
-from danlu.cli.output import print_note
+from danlu.cli.output import print_note, print_result
 from danlu.errors import DanluError
 
 verbs = typer.Typer()
@@ -52,5 +52,5 @@ def new(
             where=str(path),
             hint="choose another --out",
         ) from None
-    print(path)
+    print_result(path)
     print_note(f"Read it through, then: danlu train {shlex.quote(str(path))}")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import sys
 from typing import TYPE_CHECKING
+
+from danlu.errors import CONTROLS
+from danlu.system.standard_streams import print_line, print_result
+
+__all__ = ["json_text", "print_json", "print_note", "print_result", "progress_output"]
 
 if TYPE_CHECKING:
     from danlu.training.loop import Output
@@ -13,13 +16,22 @@ if TYPE_CHECKING:
 
 def print_json(value: object) -> None:
     """Print a result as JSON, to stdout."""
-    print(json.dumps(value, ensure_ascii=False, indent=1))
+    print_result(json_text(value, indent=1))
+
+
+def json_text(value: object, indent: int | None = None) -> str:
+    r"""JSON in which every control character is an escape of JSON, so that it reads as the same.
+
+    >>> print(json_text(["\x9b", "\u202e", "é"]))
+    ["\u009b", "\u202e", "é"]
+    """
+    text = json.dumps(value, ensure_ascii=False, indent=indent)
+    return CONTROLS.sub(lambda match: f"\\u{ord(match.group()):04x}", text)
 
 
 def print_note(text: str = "") -> None:
     """Print what is no result (advice, a note, an error), to stderr."""
-    with contextlib.suppress(OSError):  # a closed stderr does not make finished work fail
-        print(text, file=sys.stderr, flush=True)
+    print_line(text)
 
 
 def progress_output(as_json: bool, quiet: bool) -> Output:

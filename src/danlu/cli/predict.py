@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -12,7 +10,8 @@ import typer
 import danlu
 from danlu.cli import render
 from danlu.cli.options import ArtifactFolder, AsJson, with_allow_code, with_key
-from danlu.cli.output import print_note
+from danlu.cli.output import json_text, print_note, print_result
+from danlu.system.standard_streams import read_stdin, require_stdout
 
 verbs = typer.Typer()
 
@@ -39,11 +38,13 @@ def predict(
     """Answer every row of a data file."""
     from danlu.cli.answer_files import read_lines, write_answers
 
+    if not out:
+        require_stdout("write the answers to a file: --out FILE")
     model = danlu.load(artifact)
-    answers = model.predict(read_lines(sys.stdin) if data == "-" else data)
+    answers = model.predict(read_lines(read_stdin()) if data == "-" else data)
     if out:
         write_answers(Path(out), answers)
         print_note(f"{len(answers):,} answers written to {out}")
         return
     for answer in answers:
-        print(json.dumps(answer, ensure_ascii=False) if as_json else render.answer(answer))
+        print_result(json_text(answer) if as_json else render.answer(answer))

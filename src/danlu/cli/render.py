@@ -6,6 +6,8 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from danlu.errors import escape_controls
+
 if TYPE_CHECKING:
     from danlu.compression.compress import CompressionReport
     from danlu.search.study import TrialRecord
@@ -24,7 +26,7 @@ def scores(values: Mapping[str, object], classes: Sequence[object] = ()) -> str:
       accuracy  0.9
       errors    3
     """
-    shown = {name: value for name, value in values.items() if name != "rows"}
+    shown = {_cell(name): value for name, value in values.items() if name != "rows"}
     width = max((len(name) for name in shown), default=0)
     lines: list[str] = []
     for name, value in shown.items():
@@ -46,6 +48,7 @@ def _confusion_matrix(rows: list[list[int]], classes: list[str]) -> list[str]:
     if len(rows) > _MOST_CLASSES:
         return [f"    {len(rows)} classes: see --json"]
     names = classes if len(classes) == len(rows) else [str(index) for index in range(len(rows))]
+    names = [_cell(name) for name in names]
     short = [
         name if len(name) <= _LONGEST_CLASS else name[: _LONGEST_CLASS - 1] + "…" for name in names
     ]
@@ -82,10 +85,16 @@ def table(rows: Sequence[Sequence[str]]) -> str:
           steps
     adam  120
     """
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    shown = [[_cell(cell) for cell in row] for row in rows]
+    widths = [max(len(row[column]) for row in shown) for column in range(len(shown[0]))]
     return "\n".join(
-        "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths)).rstrip() for row in rows
+        "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths)).rstrip() for row in shown
     )
+
+
+def _cell(text: str) -> str:
+    """A name or value from data, on one line and without a terminal's control characters."""
+    return escape_controls(text, one_line=True)
 
 
 def number(value: object) -> str:
@@ -111,7 +120,8 @@ def answer(values: Mapping[str, object]) -> str:
     """
     predicted = values["prediction"]
     probabilities = values.get("probabilities", {})
-    text = predicted if isinstance(predicted, str) else json.dumps(predicted, ensure_ascii=False)
+    is_text = isinstance(predicted, str)
+    text = _cell(predicted) if is_text else json.dumps(predicted, ensure_ascii=False)
     if (
         isinstance(predicted, list | dict)
         or not isinstance(probabilities, dict)
@@ -179,6 +189,15 @@ def facts(values: Mapping[str, object]) -> str:
         else f"{name}: {value}"
         for name, value in values.items()
     )
+
+
+def lines(paths: Iterable[str]) -> str:
+    """One line for each path.
+
+    >>> lines(["a.csv", "b.csv"])
+    'a.csv\\nb.csv'
+    """
+    return "\n".join(map(_cell, paths))
 
 
 def texts(written: Iterable[str]) -> str:

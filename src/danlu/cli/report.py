@@ -7,8 +7,9 @@ from typing import Annotated
 import typer
 
 import danlu
+from danlu.cli import render
 from danlu.cli.options import AsJson, with_allow_remote
-from danlu.cli.output import print_json
+from danlu.cli.output import print_json, print_result
 
 verbs = typer.Typer()
 
@@ -36,4 +37,4 @@ def report(
     """Write the report of a study: one HTML page, tables as CSV and Parquet, plots. The study may
     be running."""
     paths = [str(path) for path in danlu.report(study, storage=storage, plots=plots)]
-    print_json(paths) if as_json else print("\n".join(paths))
+    print_json(paths) if as_json else print_result(render.lines(paths))

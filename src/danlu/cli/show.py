@@ -9,7 +9,7 @@ import typer
 import danlu
 from danlu.cli import render
 from danlu.cli.options import AsJson
-from danlu.cli.output import print_json
+from danlu.cli.output import print_json, print_result
 from danlu.errors import DanluError
 
 verbs = typer.Typer()
@@ -31,10 +31,10 @@ def list_parts(
         if as_json:
             print_json(names)
         else:
-            print(render.facts({name: ", ".join(parts) for name, parts in names.items()}))
+            print_result(render.facts({name: ", ".join(parts) for name, parts in names.items()}))
         return
     summaries = {name: registry.summary(shelf, name) for name in registry.names(shelf)}
-    print_json(summaries) if as_json else print(render.parts(summaries))
+    print_json(summaries) if as_json else print_result(render.parts(summaries))
 
 
 @verbs.command()
@@ -55,7 +55,7 @@ def show(
             f"there is no part {part!r}.",
             hint=did_you_mean(part.rpartition("/")[2], names) or "danlu list",
         )
-    print("\n\n".join(registry.describe(shelf, name) for shelf, name in matches))
+    print_result("\n\n".join(registry.describe(shelf, name) for shelf, name in matches))
 
 
 @verbs.command()
@@ -70,4 +70,4 @@ def doctor(as_json: AsJson = False) -> None:
     from danlu.system import machine
 
     values = machine.inspect_machine()
-    print_json(values) if as_json else print(render.facts(values))
+    print_json(values) if as_json else print_result(render.facts(values))

@@ -20,7 +20,7 @@ from danlu.cli.options import (
     with_allow_remote,
     with_key,
 )
-from danlu.cli.output import print_json, print_note, progress_output
+from danlu.cli.output import print_json, print_note, print_result, progress_output
 
 if TYPE_CHECKING:
     from danlu import Artifact, Recipe
@@ -55,7 +55,7 @@ def train(
     checked = danlu.read_recipe(recipe, overrides or ())
     if find_learning_rate:
         result = danlu.find_learning_rate(checked)
-        print_json(result.as_dict()) if as_json else print(render.learning_rates(result))
+        print_json(result.as_dict()) if as_json else print_result(render.learning_rates(result))
         return
     folder = Path(run) if run else Path("runs") / checked.name
     output = progress_output(as_json, quiet)
@@ -71,7 +71,7 @@ def train(
         return
     for report in compressions:
         print_compression(report, quiet)
-        print()
+        print_result()
     if was_finished:
         print_note(
             "This run has finished already; these are its scores. (To train again: --run ANOTHER,"
@@ -107,18 +107,18 @@ def _print_scores(artifact: Artifact) -> None:
     """The scores of the test split (else of the validation split), and those of the baseline."""
     split = "test" if "test" in artifact.scores else "validation"
     if split not in artifact.scores:
-        print("there is no validation or test split, so there is no score.")
+        print_result("there is no validation or test split, so there is no score.")
         return
-    print(f"{split} scores ({artifact.scores[split]['rows']:,} rows)")
-    print(render.scores(artifact.scores[split], artifact.task.classes))
+    print_result(f"{split} scores ({artifact.scores[split]['rows']:,} rows)")
+    print_result(render.scores(artifact.scores[split], artifact.task.classes))
     baseline = {
         name: value
         for name, value in artifact.scores.get("baseline", {}).items()
         if name != "split"
     }
     if baseline:
-        print(artifact.task.baseline_description)
-        print(render.scores(baseline))
+        print_result(artifact.task.baseline_description)
+        print_result(render.scores(baseline))
 
 
 def _cross_validate(
@@ -128,4 +128,4 @@ def _cross_validate(
     if as_json:
         print_json({"run": str(folder), **result})
     else:
-        print(render.folds(count, result["mean"], result["std"]))
+        print_result(render.folds(count, result["mean"], result["std"]))

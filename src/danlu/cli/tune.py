@@ -17,7 +17,7 @@ from danlu.cli.options import (
     with_allow_code,
     with_allow_remote,
 )
-from danlu.cli.output import print_json, print_note, progress_output
+from danlu.cli.output import print_json, print_note, print_result, progress_output
 from danlu.errors import DanluError
 
 verbs = typer.Typer()
@@ -73,7 +73,7 @@ def tune(
     if values is not None:
         print_json(values)
         return
-    print(render.trial_counts(result.trials))
+    print_result(render.trial_counts(result.trials))
     if result.best is None:
         raise DanluError(
             "no trial was completed.",
@@ -83,8 +83,8 @@ def tune(
     objectives = {
         metric: score for (metric, _), score in zip(result.objectives, result.best.scores or ())
     }
-    print(f"best: trial {result.best.number}")
-    print(render.scores({**objectives, **result.best.values}))
+    print_result(f"best: trial {result.best.number}")
+    print_result(render.scores({**objectives, **result.best.values}))
     if not quiet:
         print_note(
             f"\nReport: {result.folder / 'report.html'}\n"

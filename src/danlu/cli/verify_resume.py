@@ -8,7 +8,7 @@ import typer
 
 import danlu
 from danlu.cli.options import AsJson, Overrides, RecipeFile, with_allow_code, with_allow_remote
-from danlu.cli.output import print_json, print_note
+from danlu.cli.output import print_json, print_note, print_result
 
 verbs = typer.Typer()
 
@@ -27,6 +27,6 @@ def verify_resume(
 ) -> None:
     """Prove on your own recipe that a killed run ends in the same bytes as one never killed."""
     verdict = danlu.verify_resume(recipe, overrides or (), kills=kills, seed=seed, say=print_note)
-    print_json(verdict.as_dict()) if as_json else print(verdict.sentence())
+    print_json(verdict.as_dict()) if as_json else print_result(verdict.sentence())
     if not verdict.equal:
         raise typer.Exit(1)

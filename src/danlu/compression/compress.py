@@ -12,7 +12,6 @@ from __future__ import annotations
 import copy
 import json
 import shutil
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -62,6 +61,7 @@ from danlu.system.atomic_files import (
     sha256,
 )
 from danlu.system.placement import Placement, placement_for
+from danlu.system.standard_streams import print_line
 from danlu.terms import InputSpec, OutputSpec, Table
 from danlu.training.evaluation import Evaluator, as_plain_scores, without_nonfinite
 from danlu.training.loop import Output, train
@@ -280,7 +280,7 @@ class CompressedModel(Subject):
     def say(self, text: str) -> None:
         """Print a line of progress on stderr, where the user asked for progress."""
         if self.output_mode in ("display", "lines"):
-            print(text, file=sys.stderr, flush=True)
+            print_line(text)
 
     def _run(self, recipe: Recipe, training_overrides: TrainingOverrides) -> Artifact:
         """Train in a folder of its own, where a killed training resumes; what another training left

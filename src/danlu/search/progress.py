@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 import time
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from danlu.errors import escape_controls
 from danlu.registry import take as _take
+from danlu.system.standard_streams import print_line
 
 if TYPE_CHECKING:
     from danlu.search.study import Study, TrialRecord
@@ -126,7 +127,7 @@ class Progress:
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn
 
-        columns = (BarColumn(), TextColumn("{task.fields[said]}"))
+        columns = (BarColumn(), TextColumn("{task.fields[said]}", markup=False))
         self.live = Progress(
             *columns,
             console=Console(stderr=True),
@@ -144,9 +145,9 @@ class Progress:
             return
         with contextlib.suppress(OSError):  # nobody reads it: no reason to stop
             if self.live is not None:
-                self.live.console.print(text, markup=False, highlight=False)
+                self.live.console.print(escape_controls(text), markup=False, highlight=False)
             else:
-                print(text, file=sys.stderr, flush=True)
+                print_line(text)
 
 
 def _values(record: TrialRecord) -> str:

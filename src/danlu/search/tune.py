@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from danlu.search.pruners._base import PrunerFacts
 from danlu.search.report import note_study, report
 from danlu.search.study import Study, TrialRecord
 from danlu.system.signals import Interruption
+from danlu.system.standard_streams import print_line
 from danlu.training.loop import Output
 
 
@@ -135,11 +135,7 @@ def _optional_report() -> Iterator[None]:
     except (DanluError, OSError) as error:
         if isinstance(error, Interrupted):
             raise
-        print(
-            f"warning: the report of the study was not written: {error}",
-            file=sys.stderr,
-            flush=True,
-        )
+        print_line(f"warning: the report of the study was not written: {error}")
 
 
 def _import_executor(name: str) -> Executor:

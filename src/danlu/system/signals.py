@@ -71,6 +71,6 @@ class Interruption:
 
 def _exit_at_once(code: int) -> None:
     message = b"\nstopped at once; the last checkpoint is complete\n"
-    with contextlib.suppress(OSError, ValueError):  # stderr may be closed
+    with contextlib.suppress(OSError, ValueError, AttributeError):  # stderr may be closed
         os.write(2, _SHOW_CURSOR + message if sys.stderr.isatty() else message)
     os._exit(code)

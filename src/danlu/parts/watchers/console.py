@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 import time
 from typing import Any
 
+from danlu.errors import escape_controls
 from danlu.parts.watchers._base import RunInfo, Watcher
 from danlu.recipe import Options
+from danlu.system.standard_streams import print_line
 from danlu.terms import TrainingEvent
 
 
@@ -84,7 +85,7 @@ class Console(Watcher):
                 BarColumn(),
                 TextColumn("{task.percentage:>3.0f} %"),
                 TimeRemainingColumn(),
-                TextColumn("{task.fields[said]}"),
+                TextColumn("{task.fields[said]}", markup=False),
             )
             self.progress = Progress(
                 *columns,
@@ -137,9 +138,10 @@ class Console(Watcher):
         # a closed terminal, or a full disk behind 2> FILE, must not stop training
         with contextlib.suppress(OSError):
             if self.progress is not None:
-                self.progress.console.print(text, markup=False, highlight=False)
+                shown = escape_controls(text)
+                self.progress.console.print(shown, markup=False, highlight=False)
             else:
-                print(text, file=sys.stderr, flush=True)
+                print_line(text)
 
     def close(self) -> None:
         if self.progress is not None:

@@ -19,6 +19,8 @@ from danlu.errors import DanluError as DanluError
 if TYPE_CHECKING:  # the same table for type checkers; tests/journeys/test_python_door.py compares
     from danlu.artifact.generate_images import picture as picture
     from danlu.artifact.generation import generate as generate
+    from danlu.artifact.hugging_face import read_hugging_face as read_hugging_face
+    from danlu.artifact.hugging_face import write_hugging_face as write_hugging_face
     from danlu.artifact.prediction import Artifact as Artifact
     from danlu.artifact.prediction import load as load
     from danlu.comparison import compare as compare
@@ -62,6 +64,7 @@ _HOMES = {
     "load": "danlu.artifact.prediction",
     "open_export": "danlu.exporting.loader",
     "picture": "danlu.artifact.generate_images",
+    "read_hugging_face": "danlu.artifact.hugging_face",
     "report": "danlu.search.report",
     "serve": "danlu.serving.server",
     "sign": "danlu.system.signing",
@@ -71,6 +74,7 @@ _HOMES = {
     "verify": "danlu.exporting.export",
     "verify_resume": "danlu.training.verify_resume",
     "verify_signature": "danlu.system.signing",
+    "write_hugging_face": "danlu.artifact.hugging_face",
 }
 _OWN = ("DanluError", "read_recipe", "recipe_schema")
 __all__ = sorted((*_HOMES, *_OWN))  # pyright: ignore[reportUnsupportedDunderAll]

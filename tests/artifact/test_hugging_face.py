@@ -194,7 +194,7 @@ def test_a_folder_that_answers_otherwise_is_not_released(writer, tmp_path, monke
         llama, "tensors", lambda *given: {name: each * 1.01 for name, each in right(*given).items()}
     )
     assert folders.llama is llama
-    with pytest.raises(ArtifactError, match="transformers predicts otherwise"):
+    with pytest.raises(ArtifactError, match="the logits that transformers computes"):
         hugging_face.write(writer, tmp_path / "llama")
     assert not (tmp_path / "llama").exists()
 
@@ -203,10 +203,10 @@ def test_a_folder_that_answers_otherwise_is_not_released(writer, tmp_path, monke
     ("change", "message"),
     [
         ({"rms_norm_eps": 1e-6}, "rms_norm_eps is 1e-05"),
-        ({"attention_bias": True}, "layers have no bias"),
+        ({"attention_bias": True}, "attention_bias and mlp_bias are false"),
         (
             {"rope_parameters": {"rope_type": "llama3", "rope_theta": 5e5}},
-            "positions are not stretched",
+            "rope_scaling is off",
         ),
         ({"num_hidden_layers": 3}, r"model\.layers\.2\.input_layernorm\.weight is missing"),
         ({"vocab_size": 7}, r"model\.embed_tokens\.weight has shape"),

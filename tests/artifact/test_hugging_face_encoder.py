@@ -217,7 +217,7 @@ def test_an_encoder_of_other_parts_is_refused_with_the_options_to_set(
     ("change", "message"),
     [
         ({"hidden_act": "relu"}, "hidden_act is gelu"),
-        ({"pad_token_id": 3}, "its code of padding is 0"),
+        ({"pad_token_id": 3}, "pad_token_id is 0"),
         ({"architectures": ["BertModel"]}, "names BertModel"),
         ({"hidden_size": 16}, "the tensor bert.embeddings.word_embeddings.weight has shape"),
     ],

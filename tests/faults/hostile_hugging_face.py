@@ -823,10 +823,10 @@ def act(verb: str, folder: Path, kind: str, home: Path) -> None:
 
     write_recipes(folder, kind, home)
     if verb == "read":
-        from danlu.artifact import hugging_face
+        import danlu
 
         try:
-            hugging_face.read(folder)
+            danlu.read_hugging_face(folder)
         except DanluError as error:
             print(error, file=sys.stderr)
             sys.exit(error.exit_code)

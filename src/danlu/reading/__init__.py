@@ -10,7 +10,9 @@ Which file answers which question:
     word_lists.py       How does a text, or a list of words, become a sequence column?
     nested_lists.py     How do lists of lists of numbers become a frames column?
     image_files.py      How does an image file become pixels, safely?
+    image_checks.py     What may an image file cost to decode?
     audio_files.py      How does a recording become samples at one rate?
+    decoded_size.py     How many bytes may a file decode to?
     files.py            Is a file there, readable, compressed? Which files does a pattern name?
     multi_file.py       How do several files become one table?
     class_folders.py    How do folders name the classes and splits of their files?
@@ -20,5 +22,8 @@ Which file answers which question:
     growing_array.py    Where is an array larger than memory collected?
     arrow.py            How are pyarrow's functions called, and masks of rows made?
     hugging_face.py     What does the folder of a Hugging Face checkpoint hold?
+    hugging_face_config.py  Which values may a checkpoint's config.json have?
+    safetensors_header.py   Which tensors does a safetensors file hold?
+    foreign_folder.py   How is a file of a folder opened that somebody else wrote?
     keras_file.py       What does a .keras file hold, and is it safe?
 """

@@ -1,16 +1,18 @@
-"""danlu's own models in the layout of Hugging Face, and back.
+"""danlu's own models as checkpoints of Hugging Face, and back.
 
-    # write: a gpt of Llama's parts, or an encoder of BERT's
-    files = hugging_face.write(artifact, "folder")
-    transformers.AutoModelForCausalLM.from_pretrained("folder")
-    # read: a Llama checkpoint as danlu's gpt, a BERT as its encoder; codes are those of the file
-    module = hugging_face.read("folder")
+    # a gpt with the parts of a Llama, or an encoder with those of a BERT
+    files = danlu.write_hugging_face(danlu.load("runs/book"), "llama")
+    transformers.AutoModelForCausalLM.from_pretrained("llama")
+    # a Llama as danlu's gpt, a BERT as its encoder; token codes are those of its tokenizer.json
+    module = danlu.read_hugging_face("llama")
 
-`write` gives equal logits and equal codes. Other checkpoints are used as they are by the model
-pretrained."""
+Both directions keep logits and token codes. A checkpoint of another family is trained by the model
+`pretrained`, which uses the network of the library transformers as it is."""
 
 from __future__ import annotations
 
-from danlu.artifact.hugging_face.folder import files_of, read, write
+from danlu.artifact.hugging_face.folder import files_of, read_hugging_face, write_hugging_face
 
-__all__ = ["files_of", "read", "write"]
+read, write = read_hugging_face, write_hugging_face  # their names before danlu offered them itself
+
+__all__ = ["files_of", "read", "read_hugging_face", "write", "write_hugging_face"]

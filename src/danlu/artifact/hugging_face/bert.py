@@ -1,7 +1,8 @@
-"""danlu's encoder and the BERT of transformers: the same network, its tensors under other names.
+"""danlu's encoder and the BERT of transformers: the same network with other names for its tensors.
 
-V codes of the vocabulary, D width, S outputs. BERT has token types for the first and the second of
-two texts. danlu reads one text: the embedding of the first type is added to its positions.
+V is the size of the vocabulary, D the width, S the number of outputs. A BERT tells the first of two
+texts from the second by token types. danlu reads one text: the embedding of the first type is added
+to the embeddings of the positions.
 Source: modeling_bert.py of transformers 5; Devlin et al., 2019, arXiv:1810.04805.
 """
 
@@ -46,7 +47,7 @@ TASKS = {
     "classification": "ForSequenceClassification",
     "token_classification": "ForTokenClassification",
 }
-NEVER = -1e4  # the bias of a code of the file that danlu does not have
+NEVER = -1e4  # the logit of a token of the file that danlu's tokenizer does not have
 _LAYER = {
     "attention.query": "attention.self.query",
     "attention.key": "attention.self.key",
@@ -79,8 +80,8 @@ class BertConfig(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class BertParts:
-    """The parts of an encoder model: the encoder, and the layers after it. `pooler` and `head`
-    (before `last`) are None where the model has none."""
+    """The parts of an encoder model: the encoder and the layers after it. `pooler`, and `head` (the
+    layer before `last`), are None in a model without them."""
 
     encoder: Encoder
     last: nn.Linear
@@ -89,14 +90,14 @@ class BertParts:
 
     @property
     def words(self) -> nn.Embedding:
-        """The table of codes."""
+        """The embedding of the tokens (V, D)."""
         (body,) = self.encoder.reader.bodies
         return cast("nn.Embedding", cast("WordEmbedding", body).tables[0])
 
 
 def bert_parts(module: nn.Module, options: Options, task: str, where: str) -> BertParts:
-    """The parts of an artifact's encoder. Raises ArtifactError naming the options that BERT does
-    not have."""
+    """The parts of an artifact's encoder. Raises ArtifactError for options that a BERT does not
+    have, and names them."""
     needed = dict(NEEDED)
     if task == "classification":
         needed |= {"pooling": "first", "head": "dense"}
@@ -134,8 +135,8 @@ def bert_parts(module: nn.Module, options: Options, task: str, where: str) -> Be
 
 
 def _parts_of(module: nn.Module) -> BertParts | None:
-    """The parts of a module that `models/encoder` built; None where it is another, or reads more
-    than one text."""
+    """The parts of a module that `models/encoder` built; None for another module, and for one that
+    reads more than one text."""
     if isinstance(module, EncodedPlaces):
         last = module.head[-1] if isinstance(module.head, nn.Sequential) else None
         if module.aside is not None or last is None:
@@ -154,7 +155,8 @@ def _parts_of(module: nn.Module) -> BertParts | None:
 def config(
     parts: BertParts, task: str, size: int, codes: Mapping[int, int], labels: tuple[str, ...]
 ) -> dict[str, object]:
-    """The config.json; `codes` gives the file's code of danlu's special ones."""
+    """The content of config.json. `size` is the number of tokens in the file, `codes` maps danlu's
+    codes of special tokens to those of the file."""
     encoder = parts.encoder
     block = cast("Block", encoder.stack.blocks[0])
     assert encoder.positions is not None and encoder.norm is not None
@@ -185,8 +187,8 @@ def config(
 
 
 def tensors(parts: BertParts, task: str, rows: np.ndarray) -> dict[str, Tensor]:
-    """The tensors of model.safetensors; `rows` int64 (V of the file,) tells danlu's code of each of
-    the file's, -1 for none."""
+    """The tensors of model.safetensors. `rows` int64 (V of the file,) holds, for each code of the
+    file, danlu's code of the same token, or -1."""
     encoder = parts.encoder
     assert encoder.positions is not None
     named_tensors: dict[str, Tensor] = {
@@ -208,7 +210,7 @@ def tensors(parts: BertParts, task: str, rows: np.ndarray) -> dict[str, Tensor]:
 
 
 def _layers(parts: BertParts, task: str) -> dict[str, nn.Module]:
-    """Every layer whose tensors are the same on both sides, by its name there."""
+    """Every layer whose tensors are the same in both networks, by its name in transformers."""
     assert parts.encoder.norm is not None
     layers = {"bert.embeddings.LayerNorm": parts.encoder.norm}
     for number, block in enumerate(parts.encoder.stack.blocks):
@@ -229,25 +231,26 @@ def _layers(parts: BertParts, task: str) -> dict[str, nn.Module]:
 
 
 def _chosen(weight: Tensor, rows: np.ndarray, missing: float) -> Tensor:
-    """The rows of a tensor in the order of the file's codes; `missing` where danlu has no such
-    code."""
-    kept = weight.detach().cpu()[from_array(np.maximum(rows, 0))]
-    lost = from_array(rows < 0)
-    return kept.masked_fill(lost.reshape(-1, *[1] * (kept.ndim - 1)), missing)
+    """The rows of a tensor in the order of the file's codes; filled with `missing` where danlu has
+    no such token."""
+    chosen = weight.detach().cpu()[from_array(np.maximum(rows, 0))]
+    absent = from_array(rows < 0)
+    return chosen.masked_fill(absent.reshape(-1, *[1] * (chosen.ndim - 1)), missing)
 
 
-# --- from there -----------------------------------------------------------------------------------
+# --- reading a checkpoint -------------------------------------------------------------------------
 
 
 def module_of(
     config: BertConfig, kind: str, labels: int, weights: Mapping[str, Tensor], where: str
 ) -> nn.Module:
-    """A checkpoint as danlu's encoder, whose codes are those of the file; `kind` is one of TASKS'
-    values.
+    """A checkpoint as danlu's encoder, which reads the codes of the file's tokenizer. `kind` is one
+    of TASKS' values, `labels` the number of classes.
 
-    DataError for what an encoder is not built of, or a tensor that is missing.
+    Raises DataError where a tensor is missing or the network has a part that danlu's encoder does
+    not have.
     """
-    weights = {_as_now(name): each for name, each in weights.items()}
+    weights = {_current_name(name): tensor for name, tensor in weights.items()}
     sizes = _sizes(config, where)
     size, width = int(config["vocab_size"]), sizes.width
     with torch.random.fork_rng(devices=[]):
@@ -269,7 +272,7 @@ def module_of(
             module = EncodedPlaces(encoder, None, nn.Sequential(nn.Identity(), last))
     parts = _parts_of(module)
     assert parts is not None and encoder.positions is not None
-    task = next(name for name, each in TASKS.items() if each == kind)
+    task = next(name for name, ending in TASKS.items() if ending == kind)
     with torch.no_grad():
         _put(parts.words.weight, "bert.embeddings.word_embeddings.weight", weights, where)
         _put(encoder.positions.weight, "bert.embeddings.position_embeddings.weight", weights, where)
@@ -295,8 +298,8 @@ def module_of(
     return module.eval()
 
 
-def _as_now(name: str) -> str:
-    """The name of a tensor in today's versions of transformers."""
+def _current_name(name: str) -> str:
+    """The name that current versions of transformers give a tensor of an old checkpoint."""
     return name.replace("LayerNorm.gamma", "LayerNorm.weight").replace(
         "LayerNorm.beta", "LayerNorm.bias"
     )
@@ -323,16 +326,16 @@ def _put(parameter: Tensor, name: str, weights: Mapping[str, Tensor], where: str
 def _sizes(config: BertConfig, where: str) -> StackSizes:
     odd = {
         "hidden_act is gelu": config.get("hidden_act", "gelu") != "gelu",
-        "positions are absolute": config.get("position_embedding_type", "absolute")
+        "position_embedding_type is absolute": config.get("position_embedding_type", "absolute")
         not in ("absolute", None),
-        "it is no decoder": bool(config.get("is_decoder"))
+        "it is not a decoder": bool(config.get("is_decoder"))
         or bool(config.get("add_cross_attention")),
-        f"its code of padding is {PADDING}": int(config.get("pad_token_id") or 0) != PADDING,
+        f"pad_token_id is {PADDING}": int(config.get("pad_token_id") or 0) != PADDING,
     }
     broken = [rule for rule, wrong in odd.items() if wrong]
     if broken:
         raise DataError(
-            f"danlu's encoder is this network only where {' and '.join(broken)}.",
+            f"danlu's encoder is this network only if {' and '.join(broken)}.",
             where=where,
             hint="use it as it is: model: pretrained",
         )

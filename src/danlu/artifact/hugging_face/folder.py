@@ -1,5 +1,5 @@
-"""A Hugging Face checkpoint folder: written from an artifact of gpt or encoder, and read as such a
-model."""
+"""The folder of a Hugging Face checkpoint: written from an artifact whose model is a gpt or an
+encoder, and read as one of these models."""
 
 # torch leaves the types of some of its methods open.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
@@ -39,13 +39,28 @@ _FLOAT32 = 4
 _COMPARED = (2, 24)  # rows and positions of the tokens that logits are compared for
 
 
-def write(artifact: Contents, path: str | Path) -> list[Path]:
-    """Write an artifact of gpt as a Llama of transformers, or one of encoder as a BERT, all or
-    nothing; returns the paths of the files.
+def write_hugging_face(artifact: Contents, path: str | Path) -> list[Path]:
+    """Write a model as a checkpoint of Hugging Face; returns the paths of the files.
 
-    Where transformers is installed, it reads the folder back and its logits are compared. Raises
-    ArtifactError where they differ, and for a model that is no such network, with the options that
-    would make it one."""
+    A `gpt` becomes a Llama: train it with positions: rotary, normalization: rms, feed_forward:
+    swiglu, qk_norm: false and bias: false. An `encoder` becomes a BERT: train it with positions:
+    learned and norm_position: after, and for classification also head: dense and pooling: first.
+    `path` is a folder that does not exist yet; it appears whole or not at all. Where the library
+    transformers is installed, it reads the folder and its logits are compared with the model's.
+
+    Raises ArtifactError for a model with other options (the message names them), and where the
+    logits differ.
+
+    >>> import danlu, pathlib
+    >>> _ = pathlib.Path("verse.txt").write_text("so much depends upon a red wheel barrow\\n" * 60)
+    >>> recipe = {"task": "language_modeling", "train": {"steps": 2},
+    ...           "data": {"source": "verse.txt", "split": "random"},
+    ...           "model": {"name": "gpt", "width": 16, "num_layers": 1, "num_heads": 2,
+    ...                     "feed_forward": "swiglu", "qk_norm": False}}
+    >>> files = danlu.write_hugging_face(danlu.train(recipe, "runs/llama"), "llama")
+    >>> sorted(file.name for file in files)[0]
+    'config.json'
+    """
     where = str(artifact.path or artifact.recipe.name)
     files, tokenizer = files_of(artifact)
     gpt = artifact.recipe.model.name == "gpt"
@@ -70,8 +85,8 @@ def write(artifact: Contents, path: str | Path) -> list[Path]:
 
 
 def files_of(artifact: Contents) -> tuple[dict[str, bytes], TokenizerFile]:
-    """(the files of the folder by name, its tokenizer). Raises ArtifactError for a model that is no
-    such network."""
+    """(the bytes of each file of the checkpoint by its name, its tokenizer). Raises ArtifactError
+    for a model that is neither a Llama nor a BERT."""
     where = str(artifact.path or artifact.recipe.name)
     name = artifact.recipe.model.name
     if name not in ("gpt", "encoder"):
@@ -84,14 +99,23 @@ def files_of(artifact: Contents) -> tuple[dict[str, bytes], TokenizerFile]:
     return _of_gpt(artifact, where) if name == "gpt" else _of_encoder(artifact, where)
 
 
-def read(path: str | Path) -> nn.Module:
-    """A Llama checkpoint as danlu's gpt, or a BERT one as its encoder, in evaluation mode:
-    forward({"tokens": codes of the file}) -> logits.
+def read_hugging_face(path: str | Path) -> nn.Module:
+    """A Llama checkpoint as danlu's gpt, or a BERT checkpoint as its encoder, in evaluation mode.
 
-    Of a BERT for hidden tokens, classes of a text, or classes of tokens, as its config.json says.
-    Every file is read as danlu.reading.hugging_face reads it: inside the folder, and checked.
-    Raises DataError where the folder is not whole, its config.json does not fit its weights, or the
-    network has parts that danlu's has not."""
+    The module maps {"tokens": int64 (rows, positions)} to logits. The token codes are those of the
+    checkpoint's tokenizer.json. A BERT has the head that its config.json names: the logits of
+    BertForMaskedLM and BertForTokenClassification are (rows, positions, outputs), those of
+    BertForSequenceClassification (rows, classes). Anybody may have written the folder: files are
+    read only inside it, its values are checked, and no code in it is run.
+
+    Raises DataError where a file is missing or unsound, the config.json does not fit the weights,
+    or the network has a part that danlu's does not have.
+
+    >>> import danlu
+    >>> danlu.read_hugging_face("nowhere")
+    Traceback (most recent call last):
+    danlu.errors.DataError: nowhere/config.json: there is no such file...
+    """
     folder = Path(path)
     architecture = hugging_face.architecture(folder)
     where = str(folder)
@@ -140,20 +164,20 @@ def _weights(folder: Path, stored: Mapping[str, StoredTensor]) -> Mapping[str, T
 def difference(
     module: nn.Module, folder: Path, tokenizer: TokenizerFile, kind: str = "causal"
 ) -> tuple[float, float]:
-    """(the largest difference of logits between a model and its folder as transformers reads it,
-    the largest logit).
+    """(largest difference of logits, largest logit) between a model and the network that
+    transformers reads from its folder.
 
-    `kind` is "causal" for a gpt, else one of danlu.artifact.hugging_face.bert.TASKS' values.
+    `kind` is "causal" for a gpt; for an encoder a value of danlu.artifact.hugging_face.bert.TASKS.
     """
     from danlu.layers.pretrained.network import library, quiet_transformers
 
     ours = from_array(tokenizer.rows)
     rows_with_code = torch.nonzero(ours >= FIRST_TOKEN).flatten()
     with quiet_transformers(), torch.inference_mode():
-        named = (
+        network = (
             library().LlamaForCausalLM if kind == "causal" else getattr(library(), f"Bert{kind}")
         )
-        other = named.from_pretrained(
+        other = network.from_pretrained(
             str(folder), local_files_only=True, dtype=torch.float32
         ).eval()
         places = min(_COMPARED[1], int(other.config.max_position_embeddings))
@@ -162,10 +186,11 @@ def difference(
         )
         codes = rows_with_code[picked]
         inputs = dict.fromkeys(names_read(module), ours[codes])
-        wanted, answered = module.eval().to("cpu")(inputs), other(codes).logits
+        logits, other_logits = module.eval().to("cpu")(inputs), other(codes).logits
         if kind in ("causal", "ForMaskedLM"):
-            wanted, answered = wanted[..., ours[rows_with_code]], answered[..., rows_with_code]
-    return float((wanted - answered).abs().max()), float(wanted.abs().max())
+            logits = logits[..., ours[rows_with_code]]
+            other_logits = other_logits[..., rows_with_code]
+    return float((logits - other_logits).abs().max()), float(logits.abs().max())
 
 
 def names_read(module: nn.Module) -> tuple[str, ...]:
@@ -250,14 +275,13 @@ def _tokenizer_of_encoder(artifact: Contents, where: str) -> TokenizerFile:
 
 
 def _kind_of_bert(folder: Path) -> str:
-    named = hugging_face.model_classes(folder)
-    kind = next(
-        (kind for kind in bert.TASKS.values() for name in named if name == f"Bert{kind}"), None
-    )
+    """The value of bert.TASKS that config.json names. Raises DataError where it names none."""
+    classes = hugging_face.model_classes(folder)
+    kind = next((kind for kind in bert.TASKS.values() if f"Bert{kind}" in classes), None)
     if kind is None:
         wanted = " or ".join(f"Bert{kind}" for kind in bert.TASKS.values())
         raise DataError(
-            f"its config.json names {', '.join(named) or 'no architecture'}, "
+            f"its config.json names {', '.join(classes) or 'no architecture'}, "
             f"and danlu's encoder is one of {wanted}.",
             where=str(folder),
             hint="use it as it is: model: pretrained",
@@ -275,8 +299,8 @@ def _refuse_different(
     farthest, largest = difference(module, folder, tokenizer, kind)
     if not farthest <= FARTHEST * max(largest, 1.0):
         raise ArtifactError(
-            f"transformers predicts otherwise than this model (logits differ by {farthest:.2g}), "
-            "so the folder is not written.",
+            f"the logits that transformers computes from this folder differ from the model's by "
+            f"{farthest:.2g}, so the folder is not written.",
             where=where,
             hint="report this: it is a bug in danlu",
         )

@@ -1,6 +1,6 @@
-"""danlu's gpt and the Llama of transformers: the same network, its tensors under other names.
+"""danlu's gpt and the Llama of transformers: the same network with other names for its tensors.
 
-V codes of the vocabulary, D width.
+V is the size of the vocabulary, D the width.
 Source: modeling_llama.py of transformers 5; Touvron et al., 2023, arXiv:2302.13971.
 """
 
@@ -76,7 +76,7 @@ class LlamaConfig(TypedDict, total=False):
 
 
 def refuse_others(options: Options, where: str) -> None:
-    """Raise ArtifactError naming the options of a gpt that Llama does not have."""
+    """Raise ArtifactError for options of a gpt that a Llama does not have, and name them."""
     own_values = options.model_dump()
     names = [name for name, value in NEEDED.items() if own_values[name] != value]
     if names:
@@ -93,7 +93,8 @@ def refuse_others(options: Options, where: str) -> None:
 def config(
     module: LanguageModel, context: int, size: int, codes: Mapping[int, int]
 ) -> dict[str, object]:
-    """The config.json; `codes` gives the code of danlu's END and PADDING in the file."""
+    """The content of config.json. `size` is the number of tokens in the file, `codes` maps danlu's
+    codes of END and PADDING to those of the file."""
     block = cast("Block", module.stack.blocks[0])
     attention, feed_forward, rotary = block.attention, block.feed_forward, module.stack.rotary
     assert rotary is not None
@@ -124,15 +125,15 @@ def config(
 
 
 def tensors(module: LanguageModel, rows: np.ndarray) -> dict[str, Tensor]:
-    """The tensors of model.safetensors; `rows` int64 (V of the file,) tells danlu's code of each of
-    the file's, -1 for none."""
+    """The tensors of model.safetensors. `rows` int64 (V of the file,) holds, for each code of the
+    file, danlu's code of the same token, or -1."""
     norm = module.stack.norm.weight * module.tied_multiplier  # type: ignore[operator]
     named_tensors = {
         "model.embed_tokens.weight": _chosen(module.embedding.weight, rows),
         "model.norm.weight": norm,
     }
     for number, block in enumerate(cast("list[Block]", list(module.stack.blocks))):
-        # multipliers of a muP model, which Llama has not, go into the weights
+        # a Llama has no multipliers: those of a muP model are multiplied into the weights
         factors = {
             "attention.query": block.attention.sharpness,
             "attention.output": block.branch,
@@ -158,8 +159,8 @@ def _chosen(weight_VD: Tensor, rows: np.ndarray) -> Tensor:
 
 
 def module_of(config: LlamaConfig, weights: Mapping[str, Tensor], where: str) -> LanguageModel:
-    """A checkpoint as danlu's gpt, whose codes are those of the file. DataError for what gpt is not
-    built of, or a tensor that is missing."""
+    """A checkpoint as danlu's gpt, which reads the codes of the file's tokenizer. Raises DataError
+    where a tensor is missing or the network has a part that danlu's gpt does not have."""
     sizes, theta = _sizes(config, where)
     tied = bool(config.get("tie_word_embeddings", False))
     context = int(config.get("max_position_embeddings", 2048))
@@ -212,18 +213,21 @@ def _sizes(config: LlamaConfig, where: str) -> tuple[StackSizes, float]:
     heads, width = int(config["num_attention_heads"]), int(config["hidden_size"])
     odd = {
         "model_type is llama": config.get("model_type") != "llama",
-        "rotary positions are not stretched": scaled,
-        "layers have no bias": bool(config.get("attention_bias")) or bool(config.get("mlp_bias")),
+        "rope_scaling is off": scaled,
+        "attention_bias and mlp_bias are false": bool(config.get("attention_bias"))
+        or bool(config.get("mlp_bias")),
         "hidden_act is silu": config.get("hidden_act", "silu") != "silu",
         f"rms_norm_eps is {EPSILON}": config.get("rms_norm_eps", 1e-6) != EPSILON,
-        "heads together are as wide as the model": int(config.get("head_dim") or width // heads)
+        "head_dim times num_attention_heads is hidden_size": int(
+            config.get("head_dim") or width // heads
+        )
         * heads
         != width,
     }
     broken = [rule for rule, wrong in odd.items() if wrong]
     if broken:
         raise DataError(
-            f"danlu's gpt is this network only where {' and '.join(broken)}.",
+            f"danlu's gpt is this network only if {' and '.join(broken)}.",
             where=where,
             hint="use it as it is: model: pretrained",
         )

@@ -1,16 +1,17 @@
-"""danlu's tokenizers as a tokenizer.json of the tokenizers library, which gives the same codes.
+"""danlu's tokenizers as a tokenizer.json, with which the library tokenizers gives the same tokens.
 
-kind          in the file
-bytes         byte pairs without a merge, one code a byte
-bpe           as it is
-characters    one word a character
-file          the file that it came from, with its own codes (the network's rows are put
-              in their order)
+danlu's tokenizer       in the file
+bytes                   BPE without merges: one token for each byte
+bpe                     BPE
+characters              WordLevel: one token for each character
+file                    the file that it was read from, with the file's codes; the rows of the
+                        embedding are reordered
+transform vocabulary    WordLevel: one token for each word of a list of words
+                        (is_split_into_words=True in transformers)
 
-vocabulary    one word a word of a sentence that is split already (is_split_into_words)
-
-A text in lower case differs for the few letters whose small form is several (İ). words cannot be
-written: where danlu ends a word the library has no rule for."""
+With `lower`, tokens can differ for the few letters whose lower case is several letters (İ). A
+tokenizer of the kind words cannot be written: the library has no rule that ends words as danlu
+does."""
 
 from __future__ import annotations
 
@@ -34,8 +35,13 @@ _ROLES = {PADDING: "pad_token", UNKNOWN: "unk_token", MASK: "mask_token"}
 
 @dataclass(frozen=True)
 class TokenizerFile:
-    """A tokenizer.json. `rows` int64 (V,): danlu's code of each of the file's, -1 for none;
-    `codes`: the file's code of danlu's specials."""
+    """A tokenizer.json.
+
+    text    its content
+    rows    int64 (V,): for each code of the file, danlu's code of the same token, or -1
+    codes   the file's code of each of danlu's special tokens
+    names   how the file spells each of danlu's special tokens
+    """
 
     text: str
     rows: np.ndarray
@@ -43,8 +49,8 @@ class TokenizerFile:
     names: dict[int, str]
 
     def config(self, context: int, *, encoder: bool = False) -> dict[str, object]:
-        """The tokenizer_config.json; a language model begins a text with the end of another, an
-        encoder with a mark of its own."""
+        """The content of tokenizer_config.json. In a language model the end of a text stands before
+        the next one too; an `encoder` has a token for the beginning."""
         roles = {role: self.names[code] for code, role in _ROLES.items() if code in self.names}
         end = self.names[END]
         begin = self.names.get(BEGINNING, end) if encoder else end
@@ -62,7 +68,8 @@ class TokenizerFile:
 
     @property
     def suppressed_codes(self) -> list[int]:
-        """The file's codes of what danlu never writes: padding, unknown, beginning, mask."""
+        """The file's codes of special tokens that danlu never generates: padding, unknown,
+        beginning, mask."""
         return sorted(
             self.codes[code] for code in (PADDING, UNKNOWN, BEGINNING, MASK) if code in self.codes
         )
@@ -71,10 +78,11 @@ class TokenizerFile:
 def tokenizer_file(
     tokenizer: Tokenizer, where: str, frame: Sequence[int] = (END,)
 ) -> TokenizerFile:
-    """The tokenizer as a file. ArtifactError for a kind that cannot be written.
+    """The tokenizer as a file. Raises ArtifactError for a kind that cannot be written.
 
-    `frame` holds danlu's codes around a text that the file adds: END before it for a language
-    model; of BEGINNING and END those that an encoder was trained with."""
+    `frame` holds danlu's codes of the special tokens that the file adds to a text: (END,) puts END
+    before it, as a language model needs; an encoder has BEGINNING before and END after it, as far
+    as it was trained with them."""
     if isinstance(tokenizer, FileTokenizer):
         return _from_file(tokenizer, frame)
     if isinstance(tokenizer, BytePairs):
@@ -101,8 +109,8 @@ def tokenizer_file(
 
 
 def word_tokenizer_file(words: Sequence[str], lower: bool, digits: bool) -> TokenizerFile:
-    """The words of the transform vocabulary as a file; `lower` and `digits` as there (words in
-    small letters, every digit a 0)."""
+    """The words of the transform vocabulary as a file. With `lower` the file lower-cases words,
+    with `digits` it turns every digit into 0, as the transform does."""
     tokenizers = _library()
     normalizers = tokenizers.normalizers
     file = tokenizers.Tokenizer(
@@ -171,9 +179,9 @@ def _of_characters(alphabet: str) -> Any:
 def _frame(
     file: Any, frame: Sequence[int], names: Mapping[int, str], codes: Mapping[int, int]
 ) -> None:
-    """Let the file add what stands around a text: for (END,) the end of the one before, as danlu
-    generate does; for an encoder BEGINNING before it and END after it, where asked
-    (add_special_tokens=False leaves it out)."""
+    """Let the file add special tokens to a text: END before it where `frame` is (END,), else those
+    of BEGINNING before it and END after it that `frame` holds. add_special_tokens=False in
+    transformers leaves them out."""
     if not frame:
         file.post_processor = None
         return

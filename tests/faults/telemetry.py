@@ -24,6 +24,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -66,21 +67,25 @@ danlu.report("study-{on}")
 
 
 def cases(whole: bool) -> dict[str, str]:
-    """The programs, by the name of what they run; the short list or all."""
-    short = {
-        "train (torch, scikit-learn, tensorboard)": TRAIN,
-        "onnx": EXPORT.replace("{form}", "onnx").replace("{row}", ROW),
-        "openvino": EXPORT.replace("{form}", "openvino").replace("{row}", ROW),
-        "keras": EXPORT.replace("{form}", "keras").replace("{row}", ROW),
-        "transformers": "from danlu.layers.pretrained.network import *\nimport transformers, huggingface_hub, tokenizers",
+    """The programs, by the name of what they run: those that would report, in one process; or all, one by one."""
+    exports = {
+        name: EXPORT.replace("{form}", name).replace("{row}", ROW)
+        for name in ("onnx", "openvino", "keras")
+        if find_spec(name) is not None
     }
+    pretrained = (
+        "import danlu.layers.pretrained.network, danlu.reading.hugging_face\nimport transformers\n"
+    )
+    if find_spec("transformers") is None:
+        pretrained = ""
     if not whole:
-        return short
+        return {"train, export, answer": "\n".join([TRAIN, *exports.values(), pretrained])}
     return {
-        **short,
+        "train (torch, scikit-learn, tensorboard)": TRAIN,
+        **exports,
+        "transformers": pretrained,
         "tune on processes": TUNE.replace("{on}", "processes"),
         "tune on ray": TUNE.replace("{on}", "ray"),
-        "matplotlib": "from danlu.reporting import png\nimport matplotlib.figure",
         "gguf, sacrebleu, soundfile, cryptography": "import danlu, gguf, sacrebleu, soundfile, cryptography",
         "serving": "import danlu.serving.http.app",
     }

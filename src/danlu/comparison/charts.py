@@ -30,7 +30,9 @@ def write_files(
     folder = comparison.folder
     replace_file(
         folder / "comparison.json",
-        json.dumps(comparison.as_dict(), ensure_ascii=False, indent=1, allow_nan=False).encode(),
+        json.dumps(comparison.as_dict(), ensure_ascii=False, indent=1, allow_nan=False).encode(
+            "utf-8", "backslashreplace"
+        ),
     )
     replace_file(folder / "comparison.csv", _csv(*_table(comparison)))
     replace_file(

@@ -155,7 +155,9 @@ def cached_column(key: Mapping[str, Json], make: Callable[[], Column]) -> Column
     if shelf is None:
         return make()
     entry = atomic_files.sha256(
-        json.dumps({**key, "layout": LAYOUT}, sort_keys=True, ensure_ascii=False).encode()
+        json.dumps({**key, "layout": LAYOUT}, sort_keys=True, ensure_ascii=False).encode(
+            "utf-8", "surrogateescape"
+        )
     )
     table = _opened(shelf, entry)
     if table is None:
@@ -205,7 +207,9 @@ def _settings(source: Part, columns: Mapping[str, ColumnOptions], part: Source) 
 
 def _digest(settings: Mapping[str, Any], content: str | list[str]) -> str:
     return atomic_files.sha256(
-        json.dumps({**settings, "content": content}, sort_keys=True, ensure_ascii=False).encode()
+        json.dumps({**settings, "content": content}, sort_keys=True, ensure_ascii=False).encode(
+            "utf-8", "surrogateescape"
+        )
     )
 
 

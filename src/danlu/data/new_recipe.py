@@ -15,7 +15,7 @@ import numpy as np
 from danlu import registry
 from danlu.data import cache, checks
 from danlu.errors import DataError, did_you_mean, nearest
-from danlu.recipe import Options, Part, Recipe, as_plain, read, read_yaml, write_yaml
+from danlu.recipe import Options, Part, Recipe, as_plain, is_text, read, read_yaml, write_yaml
 from danlu.recipe import check_recipe as check_tree
 from danlu.terms import Column, Json, Table
 
@@ -70,6 +70,12 @@ def draft(
     # ...
     """
     path = str(data_path)
+    if not is_text(path):
+        raise DataError(
+            "the name holds bytes that are not UTF-8, and a recipe is text in UTF-8.",
+            where=path,
+            hint="rename the file, or go to its folder",
+        )
     source = _source(path)
     table, _ = cache.load_table(source, {}, True)
     alone = target is None and (
@@ -130,7 +136,7 @@ def _model(table: Table, targets: Sequence[str], task: str) -> str:
     ):
         if kind in kinds:
             return model
-    return "text_cnn" if kinds == {"text"} else "mlp"
+    return "text_cnn" if kinds == {"text"} else "realmlp"
 
 
 def _prove(text: str, recipe: Recipe) -> None:

@@ -51,7 +51,9 @@ def seal(value: Mapping[str, object], key: bytes) -> bytes:
     >>> unseal(seal({"format": 1}, b"key"), b"key")
     {'format': 1}
     """
-    line = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+    line = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode(
+        "utf-8", "backslashreplace"
+    )
     return line + b"\n" + _seal_of(line, key) + b"\n"
 
 

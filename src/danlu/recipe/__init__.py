@@ -44,7 +44,7 @@ from danlu.recipe.sections import (
     Train,
     Tune,
 )
-from danlu.recipe.tree import plain_data, split_values
+from danlu.recipe.tree import is_text, plain_data, split_values
 from danlu.recipe.yaml12 import read_yaml
 from danlu.recipe.yaml_writer import write_yaml
 
@@ -76,6 +76,7 @@ __all__ = [
     "contains_point",
     "describe_options",
     "differences",
+    "is_text",
     "on_shelf",
     "parse_address",
     "parse_compressors",

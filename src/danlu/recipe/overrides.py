@@ -9,7 +9,7 @@ from danlu.errors import Problem, RecipeError
 from danlu.recipe.messages import dotted_name
 from danlu.recipe.options import Catalogue
 from danlu.recipe.short_forms import long_form
-from danlu.recipe.tree import DEEPEST, Where, plain_data
+from danlu.recipe.tree import DEEPEST, Where, is_text, plain_data
 from danlu.recipe.yaml12 import read_yaml
 
 _MOST_OVERRIDES = 1000
@@ -91,7 +91,11 @@ def _pairs(
                 )
             )
             continue
-        yield name.strip(), _override_value(value.strip(), label), label
+        if is_text(text):
+            yield name.strip(), _override_value(value.strip(), label), label
+            continue
+        hint = "rename the file, or go to its folder; a recipe is text in UTF-8"
+        problems.append(Problem(label, "it holds bytes that are not UTF-8.", hint))
 
 
 def _override_value(text: str, label: str) -> Any:

@@ -43,6 +43,10 @@ def plain_data(value: Any, name: str) -> Any:
                     )
                 ]
             )
+        if isinstance(value, str) and not is_text(value):
+            note = f"{'.'.join(path) or name} holds bytes that are not UTF-8: {value!r}."
+            problems.append(Problem(name, note, "rename the file; a recipe is text in UTF-8"))
+            return ""
         if value is None or type(value) in (str, int, float, bool):
             return value
         if isinstance(value, Mapping):
@@ -82,6 +86,15 @@ def plain_data(value: Any, name: str) -> Any:
     if problems:
         raise RecipeError(problems)
     return copied
+
+
+def is_text(value: str) -> bool:
+    """Whether a text holds characters alone: a file name that is no UTF-8 has bytes instead."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def mapping_or_empty(value: Any) -> dict[str, Any]:

@@ -52,7 +52,8 @@ def note_study(study: Study, executor: str) -> None:
         },
     }
     replace_file(
-        study.folder / STUDY_FILE, json.dumps(description, ensure_ascii=False, indent=1).encode()
+        study.folder / STUDY_FILE,
+        json.dumps(description, ensure_ascii=False, indent=1).encode("utf-8", "backslashreplace"),
     )
 
 

@@ -30,7 +30,7 @@ from danlu.compat.optuna_storage import (
     open_trial_table,
     own_tables,
 )
-from danlu.errors import MissingExtra, RunError
+from danlu.errors import MissingExtra, RunError, escape_controls
 from danlu.recipe import DatabaseAddress, Dimension, Space, parse_address, same_value
 from danlu.recipe.database_address import CERTIFICATE_OPTIONS, DRIVERS, lies_inside
 from danlu.system.locks import exclusive
@@ -85,6 +85,7 @@ class TrialStorage:
         folder: Path,
         begin: Mapping[str, Json] | None,
     ) -> None:
+        name = escape_controls(name)  # a folder's, which may be no UTF-8
         self.address = address
         self.space = {dimension.name: dimension for dimension in space}
         self.file = address.file

@@ -27,7 +27,7 @@ from typing import Any, Literal
 from danlu import recipe as recipes
 from danlu import registry
 from danlu.compat.optuna_storage import StoredTrial
-from danlu.errors import RecipeError, RunError, nearest
+from danlu.errors import RecipeError, RunError, escape_controls, nearest
 from danlu.recipe import (
     DatabaseAddress,
     Recipe,
@@ -363,10 +363,11 @@ class Study:
         )
         over = f"the mean over {self.folds} folds" if self.folds else "on the validation split"
         ended = sum(stored.state != "running" for stored in self.stored.values())
+        folder = escape_controls(str(self.folder), one_line=True)
         text = (
             f"# Trial {entry.number}, the best of {ended:,}: {scores} ({over}).\n"
-            f"# Found in the study {self.folder}.\n"
-            f"#\n#     danlu train {self.folder / 'best.yaml'}\n\n"
+            f"# Found in the study {folder}.\n"
+            f"#\n#     danlu train {folder}/best.yaml\n\n"
         )
         path = self.folder / "best.yaml"
         replace_file(
@@ -579,9 +580,11 @@ class Study:
         self, entry: StoredTrial, state: State, scores: list[float] | None, ending: dict[str, Any]
     ) -> None:
         before = self._best()
-        curve = self.unsaved_scores.pop(entry.number, {})
+        curve = self.unsaved_scores.get(entry.number, {})
+        is_stored = self.storage.finish(entry, state, scores, ending, curve)
+        self.unsaved_scores.pop(entry.number, None)
         self.running_here.pop(entry.number, None)
-        if not self.storage.finish(entry, state, scores, ending, curve):
+        if not is_stored:
             # Another process took this one for dead, ran the trial and told it first: that stays.
             self._refresh()
             return

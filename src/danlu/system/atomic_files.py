@@ -228,7 +228,9 @@ def with_checksum(value: Mapping[str, object]) -> bytes:
     >>> parse_checked(with_checksum({"format": 1}))
     {'format': 1}
     """
-    line = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+    line = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode(
+        "utf-8", "backslashreplace"
+    )
     return line + b"\n" + sha256(line).encode() + b"\n"
 
 

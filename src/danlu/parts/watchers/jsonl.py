@@ -42,7 +42,9 @@ class Jsonl(Watcher):
             "split": report.kind,
             **report.values,
         }
-        line = (json.dumps(entry, ensure_ascii=False, allow_nan=False) + "\n").encode()
+        line = (json.dumps(entry, ensure_ascii=False, allow_nan=False) + "\n").encode(
+            "utf-8", "backslashreplace"
+        )
         append(self.file, line)
         self.digest.update(line)
         if report.timing:

@@ -132,8 +132,10 @@ INSIDE: Mapping[str, tuple[str, ...]] = {
         "server",
     ),
     "system": (
-        "__init__ child_process image_grid limited_process locks machine memory random_draws "
+        "__init__ child_process image_grid limited_process locks memory random_draws "
         "ray_cluster signals standard_streams trust",
+        "memory_group",
+        "machine",
         "staging",
         "encryption",
         "atomic_files",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import sys
@@ -15,6 +16,7 @@ from danlu import cli
 from danlu.cli.output import print_note
 from danlu.compat.typer import CommandLineError
 from danlu.errors import DanluError
+from danlu.system import memory_group
 from danlu.system.signals import Interruption
 from danlu.system.standard_streams import flush_stdout, open_closed_streams
 
@@ -83,7 +85,7 @@ def _run() -> int:
     """The exit code of the verb that the command line names, once its message is printed."""
     interruption = Interruption()
     try:
-        with interruption:
+        with interruption, _memory_guard():
             code = app(standalone_mode=False) or 0
     except DanluError as error:
         print_note(str(error))
@@ -99,11 +101,15 @@ def _run() -> int:
         return 1
     except BrokenPipeError:  # `danlu predict ... | head`
         return 0
-    except MemoryError as error:
-        # Python's own says nothing, and danlu's say what does not fit
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not _tells_of_memory(error):
+            raise
+        # Python's own says nothing; torch's begins with a place in its source
+        reason = str(error).strip().rpartition("] ")[2].partition("\n")[0]
         print_note(
-            f"out of memory: {error or 'this does not fit into the memory of this machine.'}\n"
-            "hint: lower train.batch_size or train.micro_batch, or use less data"
+            f"out of memory: {reason or 'this does not fit into the memory of this machine.'}\n"
+            "hint: lower train.batch_size or train.micro_batch, make the model smaller, or use less "
+            "data"
         )
         return 2
     except OSError as error:
@@ -114,6 +120,19 @@ def _run() -> int:
         print_note(f"{interruption.name or 'interrupted'}: stopped.")
         return interruption.exit_code or INTERRUPTED
     return code
+
+
+def _memory_guard() -> contextlib.AbstractContextManager[None]:
+    """A message before a container's limit on memory ends this process; not for verbs whose work is
+    done by other processes, which are replaced."""
+    verb = next((word for word in sys.argv[1:] if not word.startswith("-")), "")
+    return contextlib.nullcontext() if verb in ("serve", "tune") else memory_group.guarded()
+
+
+def _tells_of_memory(error: RuntimeError) -> bool:
+    """Whether torch says with it that memory is short."""
+    words = ("can't allocate memory", "not enough memory", "out of memory", "size calculation over")
+    return any(part in str(error) for part in words)
 
 
 def _culprit(error: OSError) -> str:

@@ -9,6 +9,8 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
+from danlu.system import memory_group
+
 _share: int | None = None
 
 
@@ -74,11 +76,19 @@ def processor() -> str:
 
 
 def memory() -> tuple[int, int]:
-    """(total, available) bytes of main memory."""
+    """(total, available) bytes of main memory that this process may use: the machine's, or what a
+    container allows.
+
+    >>> total, available = memory()
+    >>> 0 <= available <= total
+    True
+    """
     import psutil
 
-    memory = psutil.virtual_memory()
-    return memory.total, memory.available
+    machine, container = psutil.virtual_memory(), memory_group.limit()
+    if container is None:
+        return machine.total, machine.available
+    return min(machine.total, container.size), min(machine.available, container.room)
 
 
 def resident_memory() -> int:

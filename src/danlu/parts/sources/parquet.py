@@ -19,6 +19,7 @@ from danlu.reading import files as disk
 from danlu.reading.columns import infer_column
 from danlu.reading.multi_file import FileContent, concatenate_files, files_by_split
 from danlu.recipe import ColumnOptions, Options
+from danlu.system import machine
 from danlu.terms import Column, Table
 
 SUFFIXES = (".parquet", ".pq")
@@ -152,13 +153,11 @@ def _wanted(
 def _room(metadata: Any, width: int, name: str) -> None:
     """DataError for a table that does not fit into memory: a few bytes can encode billions of equal
     rows."""
-    import psutil
-
     declared = sum(
         metadata.row_group(number).total_byte_size for number in range(metadata.num_row_groups)
     )
     needed = max(declared, 8 * metadata.num_rows * width)
-    free = psutil.virtual_memory().available
+    free = machine.memory()[1]
     if needed > free / 2:
         raise DataError(
             f"its {metadata.num_rows:,} rows need about {needed / 2**30:,.1f} GiB, and this "

@@ -1,15 +1,15 @@
-"""What the ready recipes reach, in what time, beside what is required of them.
+"""Scores and training times of the recipes in recipes/, each with the score that is required.
 
-    python benchmarks/accuracy.py                      every row; about 25 minutes on 2 cores
+    python benchmarks/accuracy.py                      all rows; about 25 minutes on 2 cores
     python benchmarks/accuracy.py --rows digits line
     python benchmarks/accuracy.py --json
 
-Each recipe of recipes/ is trained by the real command, `danlu train RECIPE --json`, in a process of
-its own, and scored by it on its test split: rows that no training, no choice and no transform has
-seen. The data lies under the folder DANLU_DATA (default ../shared/data beside the checkout); a row
-without its data is skipped, saying so. The rows "line" fit y = 2x + 1 + noise on 100 points with
-five optimizers at one learning rate, the rest as by default, and compare slope and intercept with
-the least-squares solution: the larger of the two relative distances."""
+The command `danlu train RECIPE --json` trains each recipe in a process of its own and scores it on
+its test split, which neither training, model selection nor transforms use. The data is read from
+the folder DANLU_DATA (default: ../shared/data beside the checkout); a recipe without its data is
+skipped with a message. The rows "line" fit y = 2x + 1 + noise on 100 points with five optimizers at
+one learning rate and defaults otherwise. Their score is the larger relative distance of slope and
+intercept from the least-squares solution."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Row:
 
     name: str
     recipe: str
-    said: str
+    description: str
     metric: str
     required: float
     needs: str = ""  # the folder under DATA
@@ -76,39 +76,39 @@ class Found:
 
 
 def main() -> None:
-    known = [*(row.name for row in ROWS), "line"]
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--rows", nargs="+", choices=known, default=known)
+    choices = [*(row.name for row in ROWS), "line"]
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n", 1)[0])
+    parser.add_argument("--rows", nargs="+", choices=choices, default=choices)
     parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
     arguments = parser.parse_args()
-    neighbours, found = Neighbours(), []
+    neighbours, results = Neighbours(), []
     with tempfile.TemporaryDirectory(prefix="danlu-accuracy-") as folder:
         if DATA.is_dir():
             (Path(folder) / "data").symlink_to(DATA)  # recipes name their data as data/...
         for row in ROWS:
             if row.name in arguments.rows:
-                found.append(_recipe(row, Path(folder)))
-                _say(found[-1])
+                results.append(_recipe(row, Path(folder)))
+                _say(results[-1])
         if "line" in arguments.rows:
             for optimizer in OPTIMIZERS:
-                found.append(_line(optimizer, Path(folder)))
-                _say(found[-1])
-    about, others = machine(), neighbours.cores()
-    told = {
-        "machine": about,
+                results.append(_line(optimizer, Path(folder)))
+                _say(results[-1])
+    machine_facts, others = machine(), neighbours.cores()
+    record = {
+        "machine": machine_facts,
         "cores_used_by_others": others,
-        "rows": [asdict(each) for each in found],
+        "rows": [asdict(result) for result in results],
     }
     print(
-        json.dumps(told, indent=1)
+        json.dumps(record, indent=1)
         if arguments.json
-        else _report(found, machine_line(about, others))
+        else _report(results, machine_line(machine_facts, others))
     )
-    sys.exit(0 if all(each.met is not False for each in found) else 1)
+    sys.exit(0 if all(result.met is not False for result in results) else 1)
 
 
-def _say(found: Found) -> None:
-    print(f"{found.row}: {found.score} in {found.seconds:.0f} s", file=sys.stderr, flush=True)
+def _say(result: Found) -> None:
+    print(f"{result.row}: {result.score} in {result.seconds:.0f} s", file=sys.stderr, flush=True)
 
 
 def _train(recipe: Path, run: str, folder: Path) -> tuple[dict[str, Any], float, float]:
@@ -130,12 +130,12 @@ def _recipe(row: Row, folder: Path) -> Found:
     sign = "<=" if row.at_most else ">="
     required = f"{sign} {row.required:g}" + (f" in {row.minutes:g} CPU min" if row.minutes else "")
     if row.needs and not (DATA / row.needs).is_dir():
-        return Found(row.said, f"skipped: no {DATA / row.needs}", required, None)
-    told, seconds, cpu = _train(recipe, row.name, folder)
-    score = told["scores"]["test"][row.metric] / row.unit
+        return Found(row.description, f"skipped: no {DATA / row.needs}", required, None)
+    summary, seconds, cpu = _train(recipe, row.name, folder)
+    score = summary["scores"]["test"][row.metric] / row.unit
     good = score <= row.required if row.at_most else score >= row.required
     met = good and (row.minutes is None or cpu / 60 <= row.minutes)
-    return Found(row.said, f"{score:.4f}", required, met, seconds, cpu / 60)
+    return Found(row.description, f"{score:.4f}", required, met, seconds, cpu / 60)
 
 
 # --- the textbook's line
@@ -166,9 +166,11 @@ def _line(optimizer: str, folder: Path) -> Found:
     _, seconds, cpu = _train(path, path.stem, folder)
     slope, intercept = _fitted(folder / path.stem)
     wanted = np.linalg.lstsq(np.stack([x, np.ones_like(x)], 1), y, rcond=None)[0].tolist()
-    off = max(abs(found / want - 1) for found, want in zip((slope, intercept), wanted))
-    said = f"line y = 2x + 1 + noise, {optimizer} at {LINE_RATE}, distance from least squares"
-    return Found(said, f"{off:.3%}", f"<= {WITHIN:.0%}", off <= WITHIN, seconds, cpu / 60)
+    off = max(abs(fitted / want - 1) for fitted, want in zip((slope, intercept), wanted))
+    description = (
+        f"line y = 2x + 1 + noise, {optimizer} at {LINE_RATE}, distance from least squares"
+    )
+    return Found(description, f"{off:.3%}", f"<= {WITHIN:.0%}", off <= WITHIN, seconds, cpu / 60)
 
 
 def _fitted(run: Path) -> tuple[float, float]:
@@ -181,16 +183,16 @@ def _fitted(run: Path) -> tuple[float, float]:
     return high - low, low
 
 
-def _report(found: list[Found], machine_said: str) -> str:
-    said: dict[bool | None, str] = {True: "yes", False: "NO", None: "-"}
+def _report(results: list[Found], machine_text: str) -> str:
+    words: dict[bool | None, str] = {True: "yes", False: "NO", None: "-"}
     cells: Callable[[Found], list[str]] = lambda each: [  # noqa: E731
-        each.row, each.score, each.required, said[each.met], f"{each.seconds:.1f}", f"{each.cpu_minutes:.2f}",
+        each.row, each.score, each.required, words[each.met], f"{each.seconds:.1f}", f"{each.cpu_minutes:.2f}",
     ]  # fmt: skip
     rows = table(
         ["recipe", "score", "required", "met", "seconds", "CPU minutes"],
-        [cells(each) for each in found],
+        [cells(result) for result in results],
     )
-    return f"# What the ready recipes reach\n\n{machine_said}\n\n{rows}"
+    return f"# What the ready recipes reach\n\n{machine_text}\n\n{rows}"
 
 
 if __name__ == "__main__":

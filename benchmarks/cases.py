@@ -1,4 +1,5 @@
-"""What is trained in `overhead.py`: the same data, network, optimizer, batches and their order for every contestant."""
+"""The trainings that `overhead.py` compares: every contestant gets the same data, network,
+optimizer and batches in the same order."""
 
 from __future__ import annotations
 
@@ -22,7 +23,7 @@ class Case:
     the textbook CNN."""
 
     name: str
-    said: str
+    description: str
     hidden: tuple[int, ...] | None
     optimizer: str  # as danlu calls it: momentum or adam
     learning_rate: float
@@ -175,17 +176,17 @@ def write_images(folder: Path, rows: int) -> str:
     """Two IDX files of `rows` images and labels in `folder`, once: Fashion-MNIST where DANLU_DATA
     has it, else random pixels."""
     images, labels = folder / "images-idx3-ubyte", folder / "labels-idx1-ubyte"
-    found = (
+    downloads = (
         Path(os.environ.get("DANLU_DATA", Path(__file__).parents[2] / "shared" / "data"))
         / "fashion_mnist"
     )
-    real = (found / "train-images-idx3-ubyte.gz").is_file()
+    real = (downloads / "train-images-idx3-ubyte.gz").is_file()
     if not labels.is_file():
         folder.mkdir(parents=True, exist_ok=True)
         if real:
-            with gzip.open(found / "train-images-idx3-ubyte.gz") as file:
+            with gzip.open(downloads / "train-images-idx3-ubyte.gz") as file:
                 pixels = np.frombuffer(file.read(16 + rows * PIXELS**2), np.uint8, offset=16)
-            with gzip.open(found / "train-labels-idx1-ubyte.gz") as file:
+            with gzip.open(downloads / "train-labels-idx1-ubyte.gz") as file:
                 classes = np.frombuffer(file.read(8 + rows), np.uint8, offset=8)
         else:
             draw = np.random.default_rng(0)

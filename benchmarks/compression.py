@@ -1,13 +1,13 @@
-"""What compressing the convolutional network of recipes/fashion_mnist_cnn.yaml costs and brings: scores, size, memory, latency.
+"""Compressed forms of the model of recipes/fashion_mnist_cnn.yaml: scores, size, memory, latency.
 
     python benchmarks/compression.py                       trains the recipe first; about an hour of one core
-    python benchmarks/compression.py --run RUN             a run of the recipe that is there
+    python benchmarks/compression.py --run RUN             an existing run of the recipe
     python benchmarks/compression.py --only int8_static    one form, or several
     python benchmarks/compression.py --json
 
-Every form is made from the same artifact by danlu compress, scored on the 10,000 official test
-images, and timed on one thread in turn with the artifact it was made of, so that both meet the same
-machine."""
+`danlu compress` makes all forms from the same artifact. Each is scored on the 10,000 official test
+images. Timings use one thread and alternate between the form and its artifact, so that both see the
+same load of the machine."""
 
 from __future__ import annotations
 
@@ -35,10 +35,12 @@ FORMS = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--run", default=None, help="a run of the recipe; else it is trained")
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n", 1)[0])
     parser.add_argument(
-        "--only", default=",".join(FORMS), help="forms, by name, with commas between"
+        "--run", default=None, help="a run of the recipe; without it the recipe is trained first"
+    )
+    parser.add_argument(
+        "--only", default=",".join(FORMS), help="names of forms, separated by commas"
     )
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
@@ -46,15 +48,15 @@ def main() -> None:
     neighbours = Neighbours()
     with tempfile.TemporaryDirectory() as home:
         artifact = trained(arguments.run, Path(home))
-        found = {
+        forms = {
             name: measured(artifact, FORMS[name], Path(home) / name)
             for name in arguments.only.split(",")
         }
-    said = machine_line(machine(), neighbours.cores())
+    machine_text = machine_line(machine(), neighbours.cores())
     if arguments.json:
-        print(json.dumps({"machine": said, "forms": found}, indent=1))
+        print(json.dumps({"machine": machine_text, "forms": forms}, indent=1))
     else:
-        print(page(said, found))
+        print(page(machine_text, forms))
 
 
 def trained(run: str | None, home: Path) -> Any:
@@ -77,16 +79,16 @@ def measured(artifact: Any, steps: list[str], out: Path) -> dict[str, Any]:
     from danlu.errors import DanluError
 
     try:
-        found = danlu.compress(artifact, steps, out).as_dict()
+        comparison = danlu.compress(artifact, steps, out).as_dict()
     except DanluError as error:
         return {"steps": steps, "error": str(error)}
-    return {"steps": steps, **found}
+    return {"steps": steps, **comparison}
 
 
-def page(said: str, found: dict[str, Any]) -> str:
+def page(machine_text: str, forms: dict[str, Any]) -> str:
     """The table."""
-    sound = {name: each for name, each in found.items() if "error" not in each}
-    lines = ["# Compressed forms of the Fashion-MNIST cnn", "", said, ""]
+    sound = {name: form for name, form in forms.items() if "error" not in form}
+    lines = ["# Compressed forms of the Fashion-MNIST cnn", "", machine_text, ""]
     heads = [
         "form",
         "accuracy",
@@ -99,12 +101,12 @@ def page(said: str, found: dict[str, Any]) -> str:
         "as fast",
     ]
     rows = []
-    for name, each in sound.items():
-        before, after = each["before"], each["after"]
+    for name, form in sound.items():
+        before, after = form["before"], form["after"]
         then, now = before["latency"], after["latency"]
         rows.append(
             [
-                name, f"{after['scores']['accuracy']:.4f}", f"{-each['drop']:+.4f}", f"{after['size'] / 1e6:.3f}",
+                name, f"{after['scores']['accuracy']:.4f}", f"{-form['drop']:+.4f}", f"{after['size'] / 1e6:.3f}",
                 f"{before['size'] / after['size']:.1f}x", f"{now[1] * 1e3:.2f}", f"{then[1] / now[1]:.2f}x", f"{now[64] * 1e3:.2f}",
                 f"{then[64] / now[64]:.2f}x",
             ]
@@ -127,9 +129,9 @@ def page(said: str, found: dict[str, Any]) -> str:
             ],
         )
     lines += [table(heads, rows), ""]
-    lines += [f"- {name}: `{' then '.join(each['steps'])}`" for name, each in sound.items()]
+    lines += [f"- {name}: `{' then '.join(form['steps'])}`" for name, form in sound.items()]
     lines += [
-        f"- {name}: refused: {each['error']}" for name, each in found.items() if "error" in each
+        f"- {name}: refused: {form['error']}" for name, form in forms.items() if "error" in form
     ]
     lines += [
         "",

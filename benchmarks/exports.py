@@ -1,12 +1,12 @@
-"""Every family exported to ONNX and proven on 256 raw rows that no training saw: largest difference, size of the graph, seconds.
+"""ONNX exports of every model family, checked on 256 rows that were not trained on: largest
+difference from the artifact, size of the graph, seconds.
 
     python benchmarks/exports.py [FAMILY ...] [--out benchmarks/results/exports-MACHINE.md]
 
-The families are the small recipes of tests/faults/family_recipes.py (which
-tests/parts/test_families.py holds to be all of them), and linear, mlp and cnn. Each trains for
-some updates; the rows of the proof are made anew with another seed, or are the test and validation
-splits of the digits. Nothing is left out: a family that cannot be exported stands in the table with
-the reason."""
+The families are the small recipes of tests/faults/family_recipes.py (tests/parts/test_families.py
+checks that none is missing), and linear, mlp and cnn. Each trains for some updates. The rows of the
+check come from the same generator with another seed, or are the test and validation splits of the
+digits. A family that cannot be exported has a row with the reason."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def measured(name: str, home: Path) -> str:
     proof, size = export.manifest["proof"], (export.path / "model.onnx").stat().st_size
     inside = (
         "preprocessing in the graph"
-        if export.entering
+        if export.raw_columns
         else "tokens, frames or windows made outside"
     )
     length = (
@@ -94,8 +94,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("families", nargs="*", choices=[*ALL, []], help="Only these.")
-    parser.add_argument("--out", help="A Markdown file that takes the table as well.")
+    parser.add_argument("families", nargs="*", choices=[*ALL, []], help="only these families")
+    parser.add_argument("--out", help="also write the table to this Markdown file")
     arguments = parser.parse_args()
     lines = [
         "| family | rows | largest difference | graph, kB | export and proof, s | |",

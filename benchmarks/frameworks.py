@@ -1,15 +1,15 @@
-"""Which framework? The textbook MLP and CNN in PyTorch (danlu), TensorFlow, JAX, and the retired MXNet and Theano.
+"""Training speed of frameworks: one MLP and one CNN in danlu (PyTorch), TensorFlow, JAX, MXNet and
+Theano.
 
-    python benchmarks/frameworks.py --setup FOLDER      make an environment for each framework in FOLDER (once; 3 GB), then measure
-    python benchmarks/frameworks.py --folder FOLDER     measure with environments that are there
+    python benchmarks/frameworks.py --setup FOLDER      make the environments in FOLDER (once; 3 GB), then measure
+    python benchmarks/frameworks.py --folder FOLDER     measure with the environments in FOLDER
     python benchmarks/frameworks.py --folder FOLDER --rows 12000 --networks mlp --frameworks danlu jax
 
-danlu's weights are carried over to every framework (TensorFlow and JAX get danlu's Keras export,
-MXNet and Theano arrays), its outputs on 256 test images are compared with danlu's, and every
-framework trains one epoch from those weights with the same optimizer (gradient descent with
-momentum) on the same batches in the same order, in float32 on one thread. What is compiled before
-the first update is told apart. Fashion-MNIST where DANLU_DATA has it, else the digits of
-scikit-learn."""
+Every framework starts from danlu's weights: TensorFlow and JAX read danlu's Keras export, MXNet and
+Theano read arrays. Its outputs on 256 test images are compared with danlu's first. Then it trains
+one epoch with the same optimizer (gradient descent with momentum) on the same batches in the same
+order, in float32 on one thread. Compilation before the first update is measured separately. The
+data is Fashion-MNIST from the folder DANLU_DATA, or the digits of scikit-learn without it."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Framework:
     """A framework with an environment of its own: the Pythons that its wheels are for, what is
     installed, its script and surroundings."""
 
-    said: str
+    description: str
     pythons: tuple[str, ...]
     packages: tuple[str, ...]
     script: str
@@ -71,36 +71,39 @@ FRAMEWORKS = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n", 1)[0])
     parser.add_argument(
-        "--setup", type=Path, metavar="FOLDER", help="make the environments in this folder first"
+        "--setup",
+        type=Path,
+        metavar="FOLDER",
+        help="make the environments in this folder, then measure",
     )
-    parser.add_argument("--folder", type=Path, help="where the environments are")
+    parser.add_argument("--folder", type=Path, help="folder of the environments")
     parser.add_argument("--networks", nargs="+", choices=list(NETWORKS), default=list(NETWORKS))
     parser.add_argument(
         "--frameworks", nargs="+", choices=["danlu", *FRAMEWORKS], default=["danlu", *FRAMEWORKS]
     )
-    parser.add_argument("--rows", type=int, help="fewer training images than there are")
+    parser.add_argument("--rows", type=int, help="number of training images; default: all")
     parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
     arguments = parser.parse_args()
     home = arguments.setup or arguments.folder or Path("environments")
     if arguments.setup:
         set_up(home, [name for name in arguments.frameworks if name in FRAMEWORKS])
-    neighbours, found = Neighbours(), []
-    with tempfile.TemporaryDirectory(prefix="danlu-frameworks-") as place:
+    neighbours, runs = Neighbours(), []
+    with tempfile.TemporaryDirectory(prefix="danlu-frameworks-") as temporary:
         for network in arguments.networks:
-            folder = Path(place) / network
+            folder = Path(temporary) / network
             folder.mkdir()
-            ours, said = hand_over(network, folder, arguments.rows)
+            ours, data_text = hand_over(network, folder, arguments.rows)
             for name in arguments.frameworks:
                 _say(f"{network}: {name}")
-                told = ours if name == "danlu" else elsewhere(name, home, folder)
-                found.append({"network": network, "framework": name, **told})
+                measured = ours if name == "danlu" else elsewhere(name, home, folder)
+                runs.append({"network": network, "framework": name, **measured})
     result = {
-        "data": said,
+        "data": data_text,
         "machine": machine(),
         "cores_used_by_others": neighbours.cores(),
-        "runs": found,
+        "runs": runs,
     }
     print(json.dumps(result, indent=1) if arguments.json else report(result))
 
@@ -196,7 +199,7 @@ def hand_over(network: str, folder: Path, most: int | None) -> tuple[dict[str, A
     order = torch.cat([built.batches.indices(step) for step in range(steps)]).numpy()
     pixels, labels = np.asarray(data.examples.inputs[image]), np.asarray(data.examples.target)
     tests = data.splits["test"]
-    rows, place = np.unique(order, return_inverse=True)
+    rows, inverse = np.unique(order, return_inverse=True)
     layers = [spec for spec in module.modules() if isinstance(spec, nn.Linear | nn.Conv2d)]
     weights = [tensor.detach().numpy() for layer in layers for tensor in (layer.weight, layer.bias)]
     with torch.inference_mode():
@@ -205,7 +208,7 @@ def hand_over(network: str, folder: Path, most: int | None) -> tuple[dict[str, A
         ).numpy()
     to_keras(module, described, lambda keras, outputs: outputs).save(folder / "model.keras")
     np.savez(
-        folder / "given.npz", rows=pixels[rows], labels=labels[rows], order=place, test_rows=pixels[tests], test_labels=labels[tests],
+        folder / "given.npz", rows=pixels[rows], labels=labels[rows], order=inverse, test_rows=pixels[tests], test_labels=labels[tests],
         wanted=wanted, **{f"weight_{number}": spec for number, spec in enumerate(weights)},
     )  # fmt: skip
     description = {
@@ -219,12 +222,12 @@ def hand_over(network: str, folder: Path, most: int | None) -> tuple[dict[str, A
         built.update(step)
     seconds, processor = time.perf_counter() - began, time.process_time() - worked
     scores = built.evaluator.score(module, "test", tests)
-    found = {
+    run = {
         "difference": 0.0, "accuracy": scores.values["accuracy"], "seconds": seconds, "processor": processor, "warm": 0.0,
         "versions": f"danlu, torch {versions()['torch']}, numpy {np.__version__}, Python {sys.version_info[0]}.{sys.version_info[1]}",
     }  # fmt: skip
     return (
-        found,
+        run,
         f"{data.table.origin}: {len(order):,} images to train on in batches of {BATCH}, {len(tests):,} to test",
     )
 
@@ -253,8 +256,8 @@ def elsewhere(name: str, home: Path, folder: Path) -> dict[str, Any]:
     )
     lines = [line for line in ended.stdout.splitlines() if line.startswith("danlu ")]
     if ended.returncode or not lines:
-        said = (ended.stderr.strip().splitlines() or ["it said nothing"])[-1]
-        return {"skipped": f"{name} ended with {ended.returncode}: {said[:300]}"}
+        last_line = (ended.stderr.strip().splitlines() or ["it printed nothing"])[-1]
+        return {"skipped": f"{name} ended with {ended.returncode}: {last_line[:300]}"}
     return json.loads(lines[-1].removeprefix("danlu "))
 
 
@@ -275,11 +278,13 @@ def report(result: dict[str, Any]) -> str:
     ]
     lines += ["|---|---|---:|---:|---:|---:|---:|---|"]
     for row in result["runs"]:
-        said = (
-            "PyTorch (danlu)" if row["framework"] == "danlu" else FRAMEWORKS[row["framework"]].said
+        name = (
+            "PyTorch (danlu)"
+            if row["framework"] == "danlu"
+            else FRAMEWORKS[row["framework"]].description
         )
         if "skipped" in row:
-            lines.append(f"| {row['network']} | {said} | | | | | | skipped: {row['skipped']} |")
+            lines.append(f"| {row['network']} | {name} | | | | | | skipped: {row['skipped']} |")
             continue
         differs = (
             "0"
@@ -294,7 +299,7 @@ def report(result: dict[str, Any]) -> str:
             f"{row['warm']:.1f}",
             row["versions"],
         ]
-        lines.append(f"| {row['network']} | {said} | {' | '.join(cells)} |")
+        lines.append(f"| {row['network']} | {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

@@ -1,11 +1,12 @@
-"""How good generated images are, in the eyes of a classifier, beside what real images score.
+"""Scores of generated images, computed with a classifier, beside the scores of real images.
 
-    python benchmarks/generated_images.py RUN CLASSIFIER            both run folders or artifacts of danlu, over the same images
+    python benchmarks/generated_images.py RUN CLASSIFIER            runs or artifacts of danlu, trained on the same images
     python benchmarks/generated_images.py RUN CLASSIFIER --json
 
-Two rows: as many generated images as the test split has, of its classes, against the test split;
-and as many real training images against the test split (the first; nothing was asked of them, so no
-agreement is told): what a generator can hope for."""
+The first row compares generated images with the test split: the same number, of the same classes.
+The second compares the first training images with the test split, which is the best that a
+generator can reach; it has no class agreement, because training images are not generated for a
+class."""
 
 from __future__ import annotations
 
@@ -46,13 +47,15 @@ def rows_of(model: Artifact) -> tuple[Rows, dict[str, np.ndarray]]:
 
 def metrics_of(model: Artifact, classifier: str) -> dict[str, Any]:
     """The metrics, looking through the classifier."""
-    found = artifacts.read(classifier)
+    contents = artifacts.read(classifier)
     built = {}
     for name in METRICS if model.task.classes else METRICS[1:]:
         options = registry.config("metrics", name).model_validate({"classifier": classifier})
         metric = registry.build_metric(Part(name, options), model.task)
         metric.observer.use_classifier(
-            found.module, found.described or found.preprocessor.inputs, found.task.output.names
+            contents.module,
+            contents.described or contents.preprocessor.inputs,
+            contents.task.output.names,
         )
         built[name] = metric
     return built
@@ -62,28 +65,28 @@ def score(
     model: Artifact, rows: Rows, test: np.ndarray, metrics: dict[str, Any], real: np.ndarray | None
 ) -> dict[str, Any]:
     """The scores of generated images, or of the `real` ones, against the images of `test`."""
-    held: dict[str, dict[str, list[torch.Tensor]]] = {name: {} for name in metrics}
+    counts: dict[str, dict[str, list[torch.Tensor]]] = {name: {} for name in metrics}
     with torch.inference_mode():
         for places in torch.arange(len(test)).split(rows_at_once(rows)):
             batch = rows.gather(torch.from_numpy(test)[places])
-            made = (
+            images = (
                 model.module(batch.inputs)
                 if real is None
                 else rows.gather(torch.from_numpy(real)[places]).inputs["image"]
             )
             for name, metric in metrics.items():
-                for key, value in metric.count(made, batch).items():
-                    held[name].setdefault(key, []).append(value)
-    found: dict[str, Any] = {}
+                for key, value in metric.count(images, batch).items():
+                    counts[name].setdefault(key, []).append(value)
+    scores: dict[str, Any] = {}
     for name, metric in metrics.items():
         joined = metric.joined
         total = {
             key: torch.cat(each) if joined else torch.stack(each).sum(0)
-            for key, each in held[name].items()
+            for key, each in counts[name].items()
         }
         each = metric.score(total)
-        found |= each if isinstance(each, dict) else {name: each}
-    return found
+        scores |= each if isinstance(each, dict) else {name: each}
+    return scores
 
 
 def main() -> None:
@@ -94,16 +97,16 @@ def main() -> None:
     parser.add_argument("run")
     parser.add_argument("classifier")
     parser.add_argument("--json", action="store_true")
-    given = parser.parse_args()
-    model = load(given.run)
+    arguments = parser.parse_args()
+    model = load(arguments.run)
     rows, splits = rows_of(model)
-    metrics, test = metrics_of(model, given.classifier), splits["test"]
+    metrics, test = metrics_of(model, arguments.classifier), splits["test"]
     real = splits["train"][: len(test)]
     scores = {"generated": score(model, rows, test, metrics, None)}
     if len(real) == len(test):
-        apart = {name: each for name, each in metrics.items() if name != "class_agreement"}
+        apart = {name: metric for name, metric in metrics.items() if name != "class_agreement"}
         scores["real, of the training split"] = score(model, rows, test, apart, real)
-    if given.json:
+    if arguments.json:
         json.dump({"rows": len(test), "scores": scores}, sys.stdout, indent=1)
         return
     names = list(scores["generated"])
@@ -111,12 +114,12 @@ def main() -> None:
     print(
         table(
             ["images", *names],
-            [[label, *(_told(each.get(name)) for name in names)] for label, each in scores.items()],
+            [[label, *(_shown(row.get(name)) for name in names)] for label, row in scores.items()],
         )
     )
 
 
-def _told(value: Any) -> str:
+def _shown(value: Any) -> str:
     return "" if value is None else f"{value:.4g}"
 
 

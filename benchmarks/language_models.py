@@ -81,7 +81,7 @@ class Trained:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n", 1)[0])
     parser.add_argument("--tables", nargs="+", choices=("speed", "time"), default=["speed", "time"])
     parser.add_argument("--against", nargs="+", choices=list(OPPONENTS), default=list(OPPONENTS))
     parser.add_argument(
@@ -116,11 +116,11 @@ def main() -> None:
             )
         )
         return
-    neighbours, found, skipped = Neighbours(), [], []
+    neighbours, pairs, skipped = Neighbours(), [], []
     if "speed" in arguments.tables:
         for name in arguments.against:
             if _installed(OPPONENTS[name][1]):
-                found.append(_in_a_process(name, arguments))
+                pairs.append(_in_a_process(name, arguments))
             else:
                 skipped.append(
                     f"{OPPONENTS[name][0]} is skipped: {OPPONENTS[name][1]} is not installed (the extra peers)"
@@ -129,7 +129,7 @@ def main() -> None:
     result = {
         "machine": machine(),
         "cores_used_by_others": neighbours.cores(),
-        "pairs": found,
+        "pairs": pairs,
         "time": time,
         "skipped": skipped,
     }
@@ -326,9 +326,9 @@ def _validated(network: Any, codes: Any, context: int) -> float:
                     [*windows, piece[whole * context : -1][None]],
                     [*answers, piece[whole * context + 1 :][None]],
                 )
-            for asked, answer in zip(windows, answers):
+            for window, answer in zip(windows, answers):
                 total += cross_entropy(
-                    _logits(network, asked).flatten(0, 1), answer.flatten(), reduction="sum"
+                    _logits(network, window).flatten(0, 1), answer.flatten(), reduction="sum"
                 ).item()
     network.train()
     return total / (len(codes) - 1)
@@ -523,7 +523,7 @@ def _report(result: dict[str, Any], arguments: argparse.Namespace) -> str:
 
 
 def _row(pair: dict[str, Any]) -> list[str]:
-    ours, theirs = ([each[name] for each in pair["rounds"]] for name in ("danlu", "other"))
+    ours, theirs = ([round_[name] for round_ in pair["rounds"]] for name in ("danlu", "other"))
     shape = pair["shape"]
     tokens = shape["steps"] * shape["batch_size"] * shape["context"]
 
@@ -532,7 +532,7 @@ def _row(pair: dict[str, Any]) -> list[str]:
         return f"{middle:.2f} ({low:.2f}..{high:.2f})"
 
     speeds = [
-        f"{spread([tokens / each['wall'] for each in timings])[0]:,.0f}"
+        f"{spread([tokens / round_['wall'] for round_ in timings])[0]:,.0f}"
         for timings in (theirs, ours)
     ]
     losses = [f"{pair['losses'][name]:.3f}" for name in ("other", "danlu")]

@@ -4,10 +4,10 @@
     python benchmarks/load.py PORT PATH BODIES EXPECTED --rate 9000 --seconds 60               open loop: requests come whether or not
                                                                                                the ones before were answered
 
-BODIES is a JSON file of request bodies (strings), EXPECTED one of what each must be answered (lists
-of numbers, in the order that --answer names). An answer is wrong where a number is off by more than
-1e-4. Times of the open loop count from when a request was due, so a generator or server that falls
-behind cannot hide it. Prints one JSON object."""
+BODIES is a JSON file with the request bodies (strings), EXPECTED one with the right answers (lists
+of numbers, in the order of the module that --answer names). An answer is wrong if a number differs
+by more than 1e-4. In the open loop the time of a request counts from the moment when it was due, so
+that a generator or server that falls behind is measured too. Prints one JSON object."""
 
 from __future__ import annotations
 
@@ -84,16 +84,16 @@ class Client(asyncio.Protocol):
         self.load.gone(self)
 
 
-def _body(held: bytes, head: int) -> bytes | None:
+def _body(buffer: bytes, head: int) -> bytes | None:
     """The body of an answer whose head ends at `head`; None where it has not come whole."""
-    names = held[: head + 2].lower()
+    names = buffer[: head + 2].lower()
     start = names.find(b"content-length:")
     if start >= 0:
-        body = held[head + 4 :]
+        body = buffer[head + 4 :]
         return body if len(body) >= int(names[start + 15 : names.index(b"\r\n", start)]) else None
-    if b"transfer-encoding: chunked" not in names or not held.endswith(b"\r\n0\r\n\r\n"):
+    if b"transfer-encoding: chunked" not in names or not buffer.endswith(b"\r\n0\r\n\r\n"):
         return None
-    rest, whole = held[head + 4 :], b""
+    rest, whole = buffer[head + 4 :], b""
     while (size := int(rest[: (line := rest.index(b"\r\n"))], 16)) > 0:
         whole += rest[line + 2 : line + 2 + size]
         rest = rest[line + 4 + size :]
@@ -148,11 +148,11 @@ class Load:
             return
         tally.accepted.append(now - due)
         try:
-            found = self.answer(json.loads(body))
+            answers = self.answer(json.loads(body))
             right = (
                 max(
                     abs(one - other)
-                    for one, other in zip(found, self.expected[number], strict=True)
+                    for one, other in zip(answers, self.expected[number], strict=True)
                 )
                 <= TOLERANCE
             )
@@ -272,14 +272,14 @@ def main() -> None:
     parser.add_argument(
         "--answer",
         default="servers.danlu",
-        help="The module whose `probabilities` reads an answer.",
+        help="module whose function `probabilities` reads an answer",
     )
     parser.add_argument("--clients", type=int, default=64)
     parser.add_argument(
         "--rate",
         type=float,
         default=0.0,
-        help="Requests a second of the open loop; 0: closed loop.",
+        help="requests a second (open loop); 0: closed loop",
     )
     parser.add_argument("--seconds", type=float, default=20.0)
     options = parser.parse_args()

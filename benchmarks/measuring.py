@@ -1,4 +1,4 @@
-"""Time, its spread, and how quiet the machine was."""
+"""Timings, their spread, and the load of the machine by other programs."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Timing:
-    """What one contestant took from before its first update until after its last: seconds on the
-    wall, and of the processor."""
+    """Seconds of wall clock and of the processor that a contestant took from before its first
+    update until after its last."""
 
     steps: int
     wall: float
@@ -106,17 +106,17 @@ def machine() -> dict[str, Any]:
     }
 
 
-def machine_line(about: dict[str, Any], neighbours: float | None) -> str:
+def machine_line(machine_facts: dict[str, Any], neighbours: float | None) -> str:
     """One line on the machine, and whether it was quiet."""
-    said = "unknown" if neighbours is None else f"{neighbours:.2f} cores"
+    busy = "unknown" if neighbours is None else f"{neighbours:.2f} cores"
     quiet = (
         " (NOT a quiet machine: trust ratios of pairs, not seconds)"
         if neighbours is not None and neighbours >= 0.5
         else ""
     )
     return (
-        f"{about['cores']}-core {about['architecture']} CPU with {about['vectors']}, {about['system']}, Python {about['python']}, "
-        f"torch {about['torch']}; used by other programs meanwhile: {said}{quiet}"
+        f"{machine_facts['cores']}-core {machine_facts['architecture']} CPU with {machine_facts['vectors']}, {machine_facts['system']}, Python {machine_facts['python']}, "
+        f"torch {machine_facts['torch']}; used by other programs meanwhile: {busy}{quiet}"
     )
 
 

@@ -1,8 +1,8 @@
-"""GPT as nanoGPT has it, written plainly in torch: what `language_models.py` compares danlu with.
+"""The GPT of nanoGPT in plain torch, with which `language_models.py` compares danlu.
 
-Karpathy's choices: LayerNorm before each half, fused query, key and value, GELU, learned positions,
-tied head, no bias, normal weights of spread 0.02, AdamW (0.9, 0.99) that decays matrices by 0.1,
-cosine to a tenth, clipping at 1.
+As in nanoGPT: LayerNorm before attention and MLP, one layer for query, key and value, GELU, learned
+positions, tied head, no bias, normal initial weights (standard deviation 0.02), AdamW (betas 0.9
+and 0.99, weight decay 0.1 on matrices), cosine schedule to a tenth, gradient clipping at 1.
 Source: Karpathy, github.com/karpathy/nanoGPT, model.py, train.py and
 config/train_shakespeare_char.py (2022-2023)."""
 
@@ -40,7 +40,7 @@ class Block(nn.Module):
         batch, length, width = x.shape
         three = self.attention(self.attention_norm(x)).split(width, dim=2)
         query, key, value = (
-            each.view(batch, length, self.heads, -1).transpose(1, 2) for each in three
+            part.view(batch, length, self.heads, -1).transpose(1, 2) for part in three
         )
         y = functional.scaled_dot_product_attention(query, key, value, is_causal=True)
         x = x + self.dropout(
@@ -91,8 +91,14 @@ def optimizer(
     """AdamW; nanoGPT takes the fused one on CUDA only, here everyone has it who can."""
     parameters = list(network.parameters())
     groups: list[dict[str, Any]] = [
-        {"params": [each for each in parameters if each.ndim >= 2], "weight_decay": 0.1},
-        {"params": [each for each in parameters if each.ndim < 2], "weight_decay": 0.0},
+        {
+            "params": [parameter for parameter in parameters if parameter.ndim >= 2],
+            "weight_decay": 0.1,
+        },
+        {
+            "params": [parameter for parameter in parameters if parameter.ndim < 2],
+            "weight_decay": 0.0,
+        },
     ]
     return torch.optim.AdamW(groups, lr=learning_rate, betas=(0.9, 0.99), fused=fused)
 

@@ -1,14 +1,14 @@
-"""What danlu's loop costs beside a hand-written one, and beside Lightning, the HF Trainer and Keras on torch.
+"""Time of danlu's training loop beside a hand-written loop, Lightning, the HF Trainer and Keras.
 
-    python benchmarks/overhead.py                            everything there is; about half an hour on 2 cores
+    python benchmarks/overhead.py                            all cases; about half an hour on 2 cores
     python benchmarks/overhead.py --cases mlp_small --against hand --rounds 9
     python benchmarks/overhead.py --json
 
 Every contestant trains the same network from the same weights on the same batches. Each opponent
-gets a process of its own, in which danlu and it train in turn (danlu first in even rounds, second
-in odd ones; one round more, the first, warms up and is thrown away). A ratio is taken within a
-round, so that a machine that slows down slows both; medians and the whole range over the rounds are
-printed."""
+has a process of its own, in which danlu and the opponent train in turn: danlu is first in even
+rounds and second in odd ones, and an additional first round only warms up. Each ratio compares two
+trainings of one round, so that a machine that slows down slows both. Printed are the median and the
+range over the rounds."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ OPPONENTS = ("hand", "lightning", "transformers", "keras")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n", 1)[0])
     parser.add_argument("--cases", nargs="+", choices=list(CASES), default=list(CASES))
     parser.add_argument("--against", nargs="+", choices=OPPONENTS, default=list(OPPONENTS))
     parser.add_argument("--styles", nargs="+", choices=("bare", "usual"), default=["bare", "usual"])
     parser.add_argument(
-        "--rounds", type=int, default=5, help="pairs measured after the one that warms up"
+        "--rounds", type=int, default=5, help="measured rounds, without the one that warms up"
     )
     parser.add_argument(
         "--threads",
         type=int,
-        help="CPU threads of everyone; default: what danlu chooses for the case",
+        help="CPU threads of all contestants; default: as danlu chooses for the case",
     )
     parser.add_argument(
-        "--rows", type=int, help="fewer training rows than the case has: a trial, not a measurement"
+        "--rows", type=int, help="number of training rows, for a quick try; default: all"
     )
     parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
     parser.add_argument(
@@ -54,17 +54,17 @@ def main() -> None:
     if arguments.pair:
         _measure(*arguments.pair, arguments)
         return
-    found, missing, neighbours = [], [], Neighbours()
+    pairs, missing, neighbours = [], [], Neighbours()
     with tempfile.TemporaryDirectory(prefix="danlu-overhead-") as folder:
         for case in arguments.cases:
             for opponent, style in _opponents(arguments, missing):
                 _say(f"{case}: danlu and {opponent} ({style}), {arguments.rounds} rounds")
-                found.append(_in_a_process(case, opponent, style, Path(folder), arguments))
+                pairs.append(_in_a_process(case, opponent, style, Path(folder), arguments))
     result = {
-        "data": found[0]["data"] if found else "",
+        "data": pairs[0]["data"] if pairs else "",
         "machine": machine(),
         "cores_used_by_others": neighbours.cores(),
-        "pairs": found,
+        "pairs": pairs,
         "skipped": missing,
     }
     print(json.dumps(result, indent=1) if arguments.json else _report(result))
@@ -78,12 +78,12 @@ def _opponents(arguments: argparse.Namespace, missing: list[str]) -> list[tuple[
     chosen = []
     for name in arguments.against:
         contestant = import_module(f"contestants.{name}")
-        absent = [each for each in contestant.NEEDS if not _installed(each)]
+        absent = [library for library in contestant.NEEDS if not _installed(library)]
         if absent:
-            said = f"{contestant.NAME} is skipped: {' and '.join(absent)} not installed (pip install -c constraints.txt -e '.[peers]')"
-            if said not in missing:
-                missing.append(said)
-                _say(said)
+            message = f"{contestant.NAME} is skipped: {' and '.join(absent)} not installed (pip install -c constraints.txt -e '.[peers]')"
+            if message not in missing:
+                missing.append(message)
+                _say(message)
             continue
         chosen += [
             (name, style)
@@ -167,12 +167,12 @@ def _measure(case: str, opponent: str, style: str, arguments: argparse.Namespace
         float((one - another).abs().max())
         for one, another in zip(our_weights, their_weights, strict=True)
     )
-    told = {
-        "case": case, "said": chosen.said, "opponent": other.NAME, "style": style, "style_said": other.STYLES[style], "data": data,
+    record = {
+        "case": case, "description": chosen.description, "opponent": other.NAME, "style": style, "style_description": other.STYLES[style], "data": data,
         "version": metadata.version(other.NEEDS[0]), "threads": torch.get_num_threads(), "steps": work.steps, "epochs": work.epochs,
         "largest_difference_of_weights": differ, "rounds": rounds[1:],
     }  # fmt: skip
-    (arguments.folder / "pair.json").write_text(json.dumps(told))
+    (arguments.folder / "pair.json").write_text(json.dumps(record))
 
 
 # --- the table
@@ -190,7 +190,7 @@ def _report(result: dict[str, Any]) -> str:
         chosen = [pair for pair in pairs if pair["case"] == case]
         first = chosen[0]
         lines += [
-            f"## {case}: {first['said']}", "",
+            f"## {case}: {first['description']}", "",
             f"{result['data']}, batches of 64, {first['steps']:,} steps in {first['epochs']} epochs a timing, {first['threads']} CPU "
             f"thread{'s' if first['threads'] > 1 else ''}, {len(first['rounds'])} pairs each. danlu logs and saves; see the styles below.", "",
             table(
@@ -201,7 +201,7 @@ def _report(result: dict[str, Any]) -> str:
             "",
         ]  # fmt: skip
     styles = [
-        f"* {pair['opponent']} {pair['version']}, {pair['style']}: {pair['style_said']}"
+        f"* {pair['opponent']} {pair['version']}, {pair['style']}: {pair['style_description']}"
         for pair in pairs
     ]
     lines += [*dict.fromkeys(styles), ""]
@@ -213,7 +213,7 @@ def _report(result: dict[str, Any]) -> str:
 
 
 def _row(pair: dict[str, Any]) -> list[str]:
-    ours, theirs = ([each[name] for each in pair["rounds"]] for name in ("danlu", "other"))
+    ours, theirs = ([round_[name] for round_ in pair["rounds"]] for name in ("danlu", "other"))
     steps = pair["steps"]
 
     def per_step(timings: list[dict[str, Any]]) -> str:

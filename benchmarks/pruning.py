@@ -1,13 +1,13 @@
-"""What ending hopeless trials early is worth: successive halving (ASHA) and no pruning, each for the same time.
+"""Searches with and without pruning by successive halving (ASHA), each for the same time.
 
-    python benchmarks/pruning.py                          five seeds, one minute a search; about 10 minutes of one core
+    python benchmarks/pruning.py                          five seeds, one minute per search; about 10 minutes of one core
     python benchmarks/pruning.py --seeds 3 --minutes 0.5
     python benchmarks/pruning.py --json
 
-Both search learning rate, weight decay, dropout and momentum of an MLP 784-128-10 at random (the
-same suggestions in the same order) on 12,000 images of Fashion-MNIST for nine epochs a trial, one
-trial after another; ASHA ends two thirds of them after one epoch, and two thirds of the rest after
-three."""
+Both searches draw learning rate, weight decay, dropout and momentum of an MLP 784-128-10 at random,
+with the same suggestions in the same order, and train on 12,000 images of Fashion-MNIST for nine
+epochs per trial, one trial after another. ASHA ends two thirds of the trials after one epoch and
+two thirds of the rest after three."""
 
 from __future__ import annotations
 
@@ -58,15 +58,20 @@ def recipe(folder: Path, pruner: str, seed: int, arguments: argparse.Namespace) 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n", 1)[0])
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--minutes", type=float, default=1.0, help="of each search")
+    parser.add_argument("--minutes", type=float, default=1.0, help="minutes of each search")
     parser.add_argument("--epochs", type=int, default=EPOCHS)
-    parser.add_argument("--rows", type=int, default=ROWS, help="images, a quarter of which scores")
+    parser.add_argument(
+        "--rows",
+        type=int,
+        default=ROWS,
+        help="number of images; a quarter of them is the test split",
+    )
     parser.add_argument("--on", choices=("one_by_one", "vectorised"), default="one_by_one")
     parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
     arguments = parser.parse_args()
-    neighbours, found = Neighbours(), []
+    neighbours, searches = Neighbours(), []
     with tempfile.TemporaryDirectory(prefix="danlu-pruning-") as folder:
         os.environ["DANLU_CACHE"] = str(Path(folder) / "cache")
         data = write_images(Path(folder), arguments.rows)
@@ -74,11 +79,11 @@ def main() -> None:
             for pruner in (
                 PRUNERS if seed % 2 == 0 else reversed(PRUNERS)
             ):  # who goes first finds a colder machine
-                found.append(_searched(Path(folder), pruner, seed, arguments))
-                _say(found[-1])
+                searches.append(_searched(Path(folder), pruner, seed, arguments))
+                _say(searches[-1])
     result = {
         "machine": machine(), "cores_used_by_others": neighbours.cores(), "data": data, "minutes": arguments.minutes, "epochs": arguments.epochs,
-        "rows": arguments.rows, "on": arguments.on, "found": found,
+        "rows": arguments.rows, "on": arguments.on, "found": searches,
     }  # fmt: skip
     print(json.dumps(result, indent=1) if arguments.json else _report(result))
 
@@ -101,17 +106,17 @@ def _searched(
     result = danlu.tune(
         recipe(folder, pruner, seed, arguments), folder / f"{pruner}-{seed}", output="quiet"
     )
-    whole = [each for each in result.trials if each.state == "complete"]
+    whole = [trial for trial in result.trials if trial.state == "complete"]
     return {
         "pruner": pruner, "seed": seed, "seconds": time.perf_counter() - began, "trials": len(result.trials), "whole": len(whole),
-        "failed": sum(each.state == "failed" for each in result.trials), "best": max((each.scores[0] for each in whole), default=0.0),
+        "failed": sum(trial.state == "failed" for trial in result.trials), "best": max((trial.scores[0] for trial in whole), default=0.0),
     }  # fmt: skip
 
 
 def _report(result: dict[str, Any]) -> str:
-    found = result["found"]
-    seeds = sorted({each["seed"] for each in found})
-    by = {(each["seed"], each["pruner"]): each for each in found}
+    searches = result["found"]
+    seeds = sorted({search["seed"] for search in searches})
+    by = {(search["seed"], search["pruner"]): search for search in searches}
     rows, wins = [], 0
     for seed in seeds:
         plain, halving = by[seed, "none"], by[seed, "successive_halving"]
@@ -133,11 +138,11 @@ def _report(result: dict[str, Any]) -> str:
         "seconds without",
         "with",
     ]
-    held = result["rows"] // 4
-    error = math.sqrt(middle["none"] * (1 - middle["none"]) / held)
+    test_rows = result["rows"] // 4
+    error = math.sqrt(middle["none"] * (1 - middle["none"]) / test_rows)
     return "\n".join([
         "# ASHA beside no pruning, at equal time", "", machine_line(result["machine"], result["cores_used_by_others"]), "",
-        f"{result['data']}, {result['rows'] - held:,} rows to train on and {held:,} that score; MLP 784-128-10, {result['epochs']} epochs a trial, "
+        f"{result['data']}, {result['rows'] - test_rows:,} rows to train on and {test_rows:,} that score; MLP 784-128-10, {result['epochs']} epochs a trial, "
         f"{result['minutes']:g} minutes for each search, {result['on'].replace('_', ' ')}; validation accuracy.", "",
         table(head, rows), "",
         f"ASHA is better or equal with {wins} of {len(seeds)} seeds; the median best is {middle['successive_halving']:.4f} with it and "

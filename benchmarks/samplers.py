@@ -1,14 +1,14 @@
-"""How many trials Bayesian search needs until it is as good as the best of a random search.
+"""Number of trials after which Bayesian search is as good as the best trial of a random search.
 
     python benchmarks/samplers.py                                   three sets, ten seeds; about 15 minutes of one core
     python benchmarks/samplers.py --sets wine --seeds 3 --samplers gaussian_process
     python benchmarks/samplers.py --json
 
-For each set and seed, `danlu tune` searches five options of a small network at random; what it ends
-with is the mark. Then each Bayesian sampler searches with as many trials and a seed of its own, and
-the trial is counted at which it first reached the mark. The control is another random search, with
-the next seed: it reaches the mark within its trials half the time, by the nature of it. A search
-that never reached the mark counts as one trial more than it had. All data comes with scikit-learn.
+For each data set and seed, `danlu tune` searches five options of a small network at random; its best
+score is the mark. Then each Bayesian sampler searches with the same number of trials and a seed of
+its own, and the first trial that reaches the mark is counted. The control is another random search
+with the next seed, which reaches the mark in half of the cases. A search that does not reach the
+mark counts as one trial more than it has. All data comes with scikit-learn.
 """
 
 from __future__ import annotations
@@ -78,32 +78,32 @@ def recipe(which: Set, sampler: str, trials: int, seed: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n", 1)[0])
     parser.add_argument("--sets", nargs="+", choices=list(SETS), default=list(SETS))
     parser.add_argument(
         "--samplers", nargs="+", choices=list(SAMPLERS)[1:], default=list(SAMPLERS)[1:]
     )
     parser.add_argument("--seeds", type=int, default=10)
-    parser.add_argument("--trials", type=int, default=40, help="of each search")
+    parser.add_argument("--trials", type=int, default=40, help="trials of each search")
     parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
     arguments = parser.parse_args()
-    neighbours, found = Neighbours(), []
+    neighbours, comparisons = Neighbours(), []
     with tempfile.TemporaryDirectory(prefix="danlu-samplers-") as folder:
         os.environ["DANLU_CACHE"] = str(Path(folder) / "cache")
         for name in arguments.sets:
-            found += _compared(SETS[name], arguments, Path(folder))
+            comparisons += _compared(SETS[name], arguments, Path(folder))
     result = {
         "machine": machine(),
         "cores_used_by_others": neighbours.cores(),
         "trials": arguments.trials,
-        "found": found,
+        "found": comparisons,
     }
     print(json.dumps(result, indent=1) if arguments.json else _report(result))
 
 
 def _say(one: dict[str, Any]) -> None:
     counted = ", ".join(
-        f"{SAMPLERS[name]} {each['needed']}" for name, each in one["searches"].items()
+        f"{SAMPLERS[name]} {search['needed']}" for name, search in one["searches"].items()
     )
     print(
         f"{one['set']}, seed {one['seed']}: mark {one['mark']:.5g}; trials needed: {counted}",
@@ -125,23 +125,23 @@ def _compared(which: Set, arguments: argparse.Namespace, folder: Path) -> list[d
 
     # one more than there are marks, so that each mark has a search with another seed beside it
     drawn = [searched("random", seed) for seed in range(arguments.seeds + 1)]
-    told = []
+    comparisons = []
     for seed in range(arguments.seeds):
         mark = min(drawn[seed][0])
         one: dict[str, Any] = {"set": which.name, "seed": seed, "mark": mark, "searches": {}}
-        found = {"random": drawn[seed + 1]}
+        searches = {"random": drawn[seed + 1]}
         # seeds of their own: the first trials of a Bayesian search are random, and would be those
         # that set the mark
-        found |= {sampler: searched(sampler, _OWN + seed) for sampler in arguments.samplers}
-        for sampler, (scores, seconds) in found.items():
+        searches |= {sampler: searched(sampler, _OWN + seed) for sampler in arguments.samplers}
+        for sampler, (scores, seconds) in searches.items():
             one["searches"][sampler] = {
                 "best": min(scores),
                 "seconds": seconds,
                 "needed": needed(scores, mark),
             }
-        told.append(one)
+        comparisons.append(one)
         _say(one)
-    return told
+    return comparisons
 
 
 def _scores(chosen: dict[str, Any], home: Path) -> list[float]:
@@ -149,7 +149,7 @@ def _scores(chosen: dict[str, Any], home: Path) -> list[float]:
     import danlu
 
     result = danlu.tune(chosen, home, output="quiet")
-    return [each.scores[0] if each.scores else float("inf") for each in result.trials]
+    return [trial.scores[0] if trial.scores else float("inf") for trial in result.trials]
 
 
 def needed(scores: list[float], mark: float) -> int:
@@ -164,7 +164,7 @@ def needed(scores: list[float], mark: float) -> int:
 
 
 def _report(result: dict[str, Any]) -> str:
-    found, trials = result["found"], result["trials"]
+    comparisons, trials = result["found"], result["trials"]
     head = [
         "set",
         "sampler",
@@ -175,23 +175,23 @@ def _report(result: dict[str, Any]) -> str:
         "seconds a search",
     ]
     rows = []
-    for name in dict.fromkeys(each["set"] for each in found):
-        mine = [each for each in found if each["set"] == name]
+    for name in dict.fromkeys(comparison["set"] for comparison in comparisons):
+        mine = [comparison for comparison in comparisons if comparison["set"] == name]
         for sampler in mine[0]["searches"]:
-            theirs = [each["searches"][sampler] for each in mine]
+            theirs = [comparison["searches"][sampler] for comparison in mine]
             reached = sum(other["needed"] <= trials for other in theirs)
             rows.append([
                 name, SAMPLERS[sampler], *_spread([other["needed"] for other in theirs]), f"{reached} of {len(mine)}",
                 _median([other["best"] for other in theirs]), _median([other["seconds"] for other in theirs]),
             ])  # fmt: skip
-    seeds = len({each["seed"] for each in found})
-    said = (
+    seeds = len({comparison["seed"] for comparison in comparisons})
+    caption = (
         f"{trials} trials a search over {len(SPACE)} options ({', '.join(SPACE)}) of an MLP with one hidden layer of 32; {seeds} seeds; "
         f"validation loss, lower is better. The mark is the best that a random search found in its {trials} trials."
     )
-    about = machine_line(result["machine"], result["cores_used_by_others"])
+    machine_text = machine_line(result["machine"], result["cores_used_by_others"])
     return "\n".join([
-        "# Bayesian search beside random search", "", about, "", said, "", table(head, rows), "",
+        "# Bayesian search beside random search", "", machine_text, "", caption, "", table(head, rows), "",
         f"A search that never reached the mark counts as {trials + 1} trials.",
     ])  # fmt: skip
 

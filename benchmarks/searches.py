@@ -1,4 +1,5 @@
-"""What is tuned in `tuning.py`: the same data, network, values to try, batches and epochs for every contestant."""
+"""The searches that `tuning.py` compares: every contestant gets the same data, network, values to
+try, batches and epochs."""
 
 from __future__ import annotations
 
@@ -27,7 +28,7 @@ class Search:
     decay, dropout) are tried."""
 
     name: str
-    said: str
+    description: str
     trials: int
     hidden: tuple[int, ...]
     epochs: int
@@ -132,12 +133,12 @@ class Work:
         rows = Rows(
             data.arrays, data.preprocessor.pixels, data.target, placement_for(checked.train)
         )
-        found: list[Any] = []
+        tensors: list[Any] = []
         for split in ("train", "validation"):
             batch = rows.gather(torch.from_numpy(data.splits[split]).to(self.device))
             (images,) = batch.inputs.values()
-            found += [images.flatten(1).contiguous(), batch.target]
-        return tuple(found)
+            tensors += [images.flatten(1).contiguous(), batch.target]
+        return tuple(tensors)
 
     def network(self, dropout: float) -> Any:
         """The network as anyone writes it in plain torch, with the start that danlu's mlp takes (He
@@ -174,8 +175,8 @@ class Work:
         network.eval()
         with torch.no_grad():
             right = sum(
-                (network(rows).argmax(1) == said).sum()
-                for rows, said in zip(images.split(1024), labels.split(1024), strict=True)
+                (network(rows).argmax(1) == answers).sum()
+                for rows, answers in zip(images.split(1024), labels.split(1024), strict=True)
             )
         network.train()
         return int(right) / len(labels)

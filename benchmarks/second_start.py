@@ -1,12 +1,13 @@
-"""How long danlu takes from the start of its process to the first update, on 60,000 images: the first time, and the second.
+"""Seconds from the start of `danlu train` to its first update, on 60,000 images: without a cache,
+and with one.
 
     python benchmarks/second_start.py [--rounds 5] [--json]
 
-The real command, `danlu train RECIPE`, in a process of its own that ends itself (no clean-up) right
-after the first update. The first start of a round finds an empty cache folder, the second one finds
-what the first has laid out; both begin at step 0 in an empty run folder. Measured from before the
-process is made; the time that `import torch` takes is taken off, since every program on torch pays
-it. The stages say where the rest goes."""
+`danlu train RECIPE` runs in a process of its own, which exits right after the first update. The
+first start of a round has an empty cache folder, the second one reads what the first has written to
+it; both begin at step 0 in an empty run folder. Time counts from before the process is created,
+without `import torch`, for which every program on torch waits. The rows below the total name the
+stages."""
 
 from __future__ import annotations
 
@@ -44,7 +45,7 @@ STAGES = (
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n", 1)[0])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--model", choices=("mlp", "cnn"), default="mlp")
     parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
@@ -54,7 +55,7 @@ def main() -> None:
     if arguments.started is not None:
         _start(arguments.started, arguments.folder)
         return
-    found: dict[str, list[dict[str, Any]]] = {"first": [], "second": []}
+    starts: dict[str, list[dict[str, Any]]] = {"first": [], "second": []}
     neighbours = Neighbours()
     with tempfile.TemporaryDirectory(prefix="danlu-second-start-") as folder:
         data = _write(Path(folder), arguments.model)
@@ -63,14 +64,14 @@ def main() -> None:
         )  # a file changed within two seconds is not trusted to be the one that was hashed
         for number in range(arguments.rounds):
             for which in ("first", "second"):
-                found[which].append(_in_a_process(Path(folder), number))
+                starts[which].append(_in_a_process(Path(folder), number))
     result = {
         "data": data,
         "rows": ROWS,
         "model": arguments.model,
         "machine": machine(),
         "cores_used_by_others": neighbours.cores(),
-        **found,
+        **starts,
     }
     print(json.dumps(result, indent=1) if arguments.json else _report(result))
 
@@ -131,12 +132,12 @@ def _start(started: float, folder: Path) -> None:
     def first(self: SupervisedStep, n: int) -> None:
         update(self, n)
         now = time.monotonic()
-        told = {
+        record = {
             "seconds": now - started - (imported - began),
             "import torch": imported - began,
             "stages": stages,
         }
-        (folder / "start.json").write_text(json.dumps(told))
+        (folder / "start.json").write_text(json.dumps(record))
         os._exit(0)
 
     SupervisedStep.__call__ = first
@@ -175,12 +176,16 @@ def _timed(function: Callable[..., Any], raw: Any, name: str, stages: dict[str, 
 def _report(result: dict[str, Any]) -> str:
     first, second = result["first"], result["second"]
 
-    def told(values: list[float]) -> str:
+    def spread_text(values: list[float]) -> str:
         middle, low, high = spread(values)
         return f"{middle:.3f} ({low:.3f}..{high:.3f})"
 
     def row(name: str, take: Callable[[dict[str, Any]], float]) -> list[str]:
-        return [name, told([take(each) for each in first]), told([take(each) for each in second])]
+        return [
+            name,
+            spread_text([take(each) for each in first]),
+            spread_text([take(each) for each in second]),
+        ]
 
     stages = [name for name, *_ in STAGES if name in first[0]["stages"]]
     rows = [row("until the first update, without import torch", lambda each: each["seconds"])]

@@ -1,18 +1,17 @@
-"""Goodput under load, the same model on the same cores: danlu beside other servers of models.
+"""Goodput under load of danlu and other model servers, with the same model on the same cores.
 
     python benchmarks/serving.py ARTIFACT [--setup FOLDER] [--contestants danlu litserve] [--rounds 2] [--seconds 20]
                                  [--open-seconds 60] [--json]
 
-ARTIFACT is one of a Fashion-MNIST image classifier (danlu train recipes/fashion_mnist_cnn.yaml).
-The peers run in virtual environments of their own below FOLDER, which are made where they are not
-there; without --setup they are left out. Each peer serves the artifact's weights by plain PyTorch,
-as its own guide shows a classifier with batching, with whatever limit on waiting requests it
-offers.
+ARTIFACT is an artifact of a Fashion-MNIST classifier (danlu train recipes/fashion_mnist_cnn.yaml).
+The other servers run in virtual environments below FOLDER, which are created if they are missing;
+without --setup only danlu is measured. Each of them serves the artifact's weights with plain
+PyTorch and batching, as its own guide shows, and with the limit on waiting requests that it offers.
 
-Two loads, each from a process of its own that shares the cores with the server: a closed loop of 64
-clients, whose goodput is the server's capacity; and an open loop at three times that, in which a
-server has to turn most away. Every answer is compared with Artifact.predict (1e-4). Goodput: right
-answers a second."""
+There are two loads, each from a process of its own that shares the cores with the server: a closed
+loop of 64 clients, whose goodput is the capacity of the server, and an open loop at three times
+that rate, in which the server must refuse most requests. Every answer is compared with
+Artifact.predict (tolerance 1e-4). Goodput counts right answers per second."""
 
 from __future__ import annotations
 
@@ -65,7 +64,7 @@ def questions(artifact: str, folder: Path) -> tuple[Path, Path]:
     images, expected = folder / "images.json", folder / "expected.json"
     images.write_text(json.dumps(pixels[:, :, :, 0].tolist()), "utf-8")
     expected.write_text(
-        json.dumps([list(each["probabilities"].values()) for each in answers]), "utf-8"
+        json.dumps([list(answer["probabilities"].values()) for answer in answers]), "utf-8"
     )
     return images, expected
 
@@ -77,12 +76,12 @@ def body_of(module: Any, image: list[list[int]]) -> str:
 
 def bodies(module: Any, images: Path) -> Path:
     """A file of request bodies for a contestant."""
-    found = images.with_name(f"bodies-{module.NAME.replace(' ', '-')}.json")
-    found.write_text(
+    path = images.with_name(f"bodies-{module.NAME.replace(' ', '-')}.json")
+    path.write_text(
         json.dumps([body_of(module, image) for image in json.loads(images.read_text("utf-8"))]),
         "utf-8",
     )
-    return found
+    return path
 
 
 def python_of(name: str, setup: Path | None) -> str:
@@ -95,9 +94,9 @@ def python_of(name: str, setup: Path | None) -> str:
         raise LookupError("its environment is made where --setup says")
     home = setup / name
     python = home / "bin" / "python"
-    made = home / "made"
+    stamp = home / "made"
     wanted = "\n".join((*module.REQUIRES, *_pinned("torch", "numpy", "safetensors")))
-    if not made.is_file() or made.read_text("utf-8") != wanted:
+    if not stamp.is_file() or stamp.read_text("utf-8") != wanted:
         print(f"installing {module.NAME} ...", file=sys.stderr)
         subprocess.run([sys.executable, "-m", "venv", "--clear", home], check=True)
         subprocess.run(
@@ -105,7 +104,7 @@ def python_of(name: str, setup: Path | None) -> str:
             check=True,
             stdout=sys.stderr,
         )
-        made.write_text(wanted, "utf-8")
+        stamp.write_text(wanted, "utf-8")
     return str(python)
 
 
@@ -149,9 +148,9 @@ class Server:
         while not self._answers():
             if self.process.poll() is not None or time.perf_counter() - began > START:
                 self.log.seek(0)
-                said = self.log.read()[-2000:].decode(errors="replace")
+                log_end = self.log.read()[-2000:].decode(errors="replace")
                 self.__exit__()
-                raise RuntimeError(f"it did not start: {said}")
+                raise RuntimeError(f"it did not start: {log_end}")
             time.sleep(0.02)
         self.start_seconds = time.perf_counter() - began
         return self
@@ -170,17 +169,19 @@ class Server:
     def memory(self) -> int:
         """Resident bytes of the server and its processes, pages that they share counted once for
         each."""
-        return sum(each.memory_info().rss for each in self._family())
+        return sum(process.memory_info().rss for process in self._family())
 
     def cpu(self) -> float:
         """Processor seconds that it and its processes have used."""
-        return sum(sum(each.cpu_times()[:2]) for each in self._family())
+        return sum(sum(process.cpu_times()[:2]) for process in self._family())
 
     def _family(self) -> list[Any]:
         import psutil
 
         whole = psutil.Process(self.process.pid)
-        return [each for each in (whole, *whole.children(recursive=True)) if each.is_running()]
+        return [
+            process for process in (whole, *whole.children(recursive=True)) if process.is_running()
+        ]
 
     def __exit__(self, *_: object) -> None:
         left = self._family() if self.process.poll() is None else []
@@ -190,15 +191,15 @@ class Server:
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
-        for each in left:
+        for process in left:
             with contextlib.suppress(Exception):  # it has ended
-                each.kill()
+                process.kill()
         self.log.close()
 
 
 def load(server: Server, name: str, files: tuple[Path, Path], **options: Any) -> dict[str, Any]:
     """What the load generator says."""
-    said = [text for key, value in options.items() for text in (f"--{key}", str(value))]
+    words = [text for key, value in options.items() for text in (f"--{key}", str(value))]
     command = [
         sys.executable,
         str(HERE / "load.py"),
@@ -209,7 +210,7 @@ def load(server: Server, name: str, files: tuple[Path, Path], **options: Any) ->
         "--answer",
         f"servers.{name}",
     ]
-    done = subprocess.run([*command, *said], cwd=HERE, stdout=subprocess.PIPE, check=True)
+    done = subprocess.run([*command, *words], cwd=HERE, stdout=subprocess.PIPE, check=True)
     return json.loads(done.stdout)
 
 
@@ -244,19 +245,19 @@ def measure(
         }  # fmt: skip
 
 
-def line(found: dict[str, Any]) -> str:
-    closed, opened = found["closed"], found["open"] or {}
+def line(measured: dict[str, Any]) -> str:
+    closed, opened = measured["closed"], measured["open"] or {}
     refused = opened.get("refused", {})
     statuses = opened.get("statuses", {})
     turned_away = sum(statuses.get(status, 0) for status in ("503", "429"))
     lost = sum(count for status, count in statuses.items() if status not in ("200", "503", "429"))
     cells = [
-        f"{found['name']} ({found['style']})",
+        f"{measured['name']} ({measured['style']})",
         f"{closed['goodput']:,.0f}",
         f"{1000 * closed['accepted']['p50']:.0f} / {1000 * closed['accepted']['p99']:.0f}"
         if closed["accepted"]
         else "",
-        f"{found['rate']:,.0f}",
+        f"{measured['rate']:,.0f}",
         f"{opened['goodput']:,.0f} ({opened['goodput'] / closed['goodput']:.0%})" if opened else "",
         f"{1000 * opened['accepted']['p50']:,.0f} / {1000 * opened['accepted']['p99']:,.0f}"
         if opened.get("accepted")
@@ -267,9 +268,9 @@ def line(found: dict[str, Any]) -> str:
         else "",
         f"{lost:,}",
         f"{closed['wrong'] + opened.get('wrong', 0)}",
-        f"{found['memory'] / 1e6:,.0f}",
-        f"{found['start_seconds']:.1f}",
-        f"{found['neighbours']:.1f}",
+        f"{measured['memory'] / 1e6:,.0f}",
+        f"{measured['start_seconds']:.1f}",
+        f"{measured['neighbours']:.1f}",
     ]
     return "| " + " | ".join(cells) + " |"
 
@@ -287,9 +288,11 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("artifact")
-    parser.add_argument("--setup", type=Path, help="the folder of the peers' environments")
+    parser.add_argument("--setup", type=Path, help="folder of the other servers' environments")
     parser.add_argument("--contestants", nargs="*", default=contestants(), choices=contestants())
-    parser.add_argument("--rounds", type=int, default=1, help="how often each is measured, in turn")
+    parser.add_argument(
+        "--rounds", type=int, default=1, help="measurements of each server, in turn"
+    )
     parser.add_argument("--seconds", type=float, default=20.0)
     parser.add_argument("--open-seconds", type=float, default=60.0)
     parser.add_argument("--json", action="store_true")
@@ -302,7 +305,7 @@ def main() -> None:
             pythons[name] = python_of(name, options.setup)
         except LookupError as error:
             print(f"{name} is left out: {error}", file=sys.stderr)
-    found: list[dict[str, Any]] = []
+    measurements: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         files = questions(artifact, Path(folder))
         for number in range(options.rounds):
@@ -310,16 +313,16 @@ def main() -> None:
                 for style in importlib.import_module(f"servers.{name}").STYLES:
                     print(f"round {number + 1}: {name} ({style}) ...", file=sys.stderr)
                     try:
-                        found.append(measure(name, style, artifact, files, options, python))
+                        measurements.append(measure(name, style, artifact, files, options, python))
                     except RuntimeError as error:
                         print(f"{name} is left out: {error}", file=sys.stderr)
                     else:
-                        print(line(found[-1]), file=sys.stderr)
+                        print(line(measurements[-1]), file=sys.stderr)
     if options.json:
-        print(json.dumps(found, indent=1))
+        print(json.dumps(measurements, indent=1))
         return
     print(HEAD)
-    print("\n".join(map(line, found)))
+    print("\n".join(map(line, measurements)))
 
 
 if __name__ == "__main__":

@@ -1,16 +1,16 @@
-"""What continuous batching is worth: tokens a second of one text alone, and of 8 and 32 at once, all of unequal length and come one after the other.
+"""Tokens per second with continuous batching: one text alone, and 8 and 32 texts of unequal length
+that arrive one after another.
 
     python benchmarks/text_serving.py            a gpt of 10.8 M weights (small: 6 layers, 384 wide); about 3 minutes of one core
     python benchmarks/text_serving.py --size nano --tokens 100
     python benchmarks/text_serving.py --json
 
-The model knows nothing (its weights are as drawn): what it costs to write does not depend on what
-is written. Prompts have 8 to 128 tokens, texts a quarter to the whole of --tokens. Beside the
-engine stands what a server without it would do: the same texts one after another by
-`danlu.generate`, and all of them together as one fixed batch, where the shortest wait for the
-longest and none may join. What one request gets is its tokens by the time from when it was sent to
-its end. Seconds are those of the processor in this process, on one thread: what else the machine
-does changes them little."""
+The model is not trained, because the cost of a token does not depend on its value. Prompts have 8 to
+128 tokens, texts a quarter to the whole of --tokens. The engine is compared with two servers without
+it: `danlu.generate` for one text after another, and one fixed batch of all texts, in which short
+texts wait for the longest and no text can join. The speed of one request is its tokens divided by
+the time from its arrival to its end. Seconds are processor seconds of this process on one thread,
+which depend little on the load of the machine."""
 
 from __future__ import annotations
 
@@ -42,10 +42,10 @@ train: {{steps: 1, batch_size: 2, threads: 1, precision: float32}}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n", 1)[0])
     parser.add_argument("--size", choices=("tiny", "nano", "small"), default="small")
     parser.add_argument("--context", type=int, default=512)
-    parser.add_argument("--tokens", type=int, default=160, help="of the longest text")
+    parser.add_argument("--tokens", type=int, default=160, help="tokens of the longest text")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
     arguments = parser.parse_args()
@@ -53,12 +53,17 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="danlu-texts-") as folder, contextlib.chdir(folder):
         os.environ["DANLU_CACHE"] = str(Path(folder) / "cache")
         artifact = _model(arguments)
-        found = [
+        measurements = [
             _measured(artifact, count, arguments)
             for _ in range(arguments.repeats)
             for count in AT_ONCE
         ]
-    rows = [_row(count, [each for each in found if each["at_once"] == count]) for count in AT_ONCE]
+    rows = [
+        _row(
+            count, [measurement for measurement in measurements if measurement["at_once"] == count]
+        )
+        for count in AT_ONCE
+    ]
     result = {
         "machine": machine(), "cores_used_by_others": neighbours.cores(), "size": arguments.size, "context": arguments.context,
         "tokens": arguments.tokens, "repeats": arguments.repeats, "rows": rows,
@@ -94,26 +99,26 @@ def _requests(count: int, arguments: argparse.Namespace) -> list[tuple[str, dict
 
 
 def _measured(artifact: Any, count: int, arguments: argparse.Namespace) -> dict[str, Any]:
-    asked = _requests(count, arguments)
-    engine, shares = _by_engine(artifact, asked)
-    found = {
+    requests = _requests(count, arguments)
+    engine, shares = _by_engine(artifact, requests)
+    measured = {
         "at_once": count,
         "engine": engine,
         "share": shares,
-        "one_by_one": _one_by_one(artifact, asked),
-        "batch": _as_batch(artifact, asked),
+        "one_by_one": _one_by_one(artifact, requests),
+        "batch": _as_batch(artifact, requests),
     }
-    print(f"{count} at once: {found}", file=sys.stderr)
-    return found
+    print(f"{count} at once: {measured}", file=sys.stderr)
+    return measured
 
 
-def _by_engine(artifact: Any, asked: list[tuple[str, dict[str, Any]]]) -> tuple[float, float]:
+def _by_engine(artifact: Any, requests: list[tuple[str, dict[str, Any]]]) -> tuple[float, float]:
     """(tokens a second of all, median of each request's own)."""
     from danlu.serving.text.engine import Engine
 
     engine = Engine(artifact)
     began, tokens, shares = time.process_time(), 0, []
-    for number, (prompt, options) in enumerate(asked):
+    for number, (prompt, options) in enumerate(requests):
         engine.submit(number, engine.encode({"prompt": prompt}), options)
     while engine.busy:
         for event in engine.step():
@@ -123,35 +128,37 @@ def _by_engine(artifact: Any, asked: list[tuple[str, dict[str, Any]]]) -> tuple[
     return tokens / (time.process_time() - began), statistics.median(shares)
 
 
-def _one_by_one(artifact: Any, asked: list[tuple[str, dict[str, Any]]]) -> float:
+def _one_by_one(artifact: Any, requests: list[tuple[str, dict[str, Any]]]) -> float:
     import danlu
 
-    asked = asked[:8]  # of more the speed is the same
+    requests = requests[:8]  # of more the speed is the same
     began = time.process_time()
-    tokens = sum(danlu.generate(artifact, prompt, **options)[0].tokens for prompt, options in asked)
+    tokens = sum(
+        danlu.generate(artifact, prompt, **options)[0].tokens for prompt, options in requests
+    )
     return tokens / (time.process_time() - began)
 
 
-def _as_batch(artifact: Any, asked: list[tuple[str, dict[str, Any]]]) -> float:
+def _as_batch(artifact: Any, requests: list[tuple[str, dict[str, Any]]]) -> float:
     """All prompts to the length of the longest; only what was asked counts."""
     import danlu
 
-    most = max(options["max_tokens"] for _, options in asked)
+    most = max(options["max_tokens"] for _, options in requests)
     began = time.process_time()
-    texts = danlu.generate(artifact, [prompt for prompt, _ in asked], max_tokens=most)
+    texts = danlu.generate(artifact, [prompt for prompt, _ in requests], max_tokens=most)
     seconds = time.process_time() - began
     return (
         sum(
             min(text.tokens, options["max_tokens"])
-            for text, (_, options) in zip(texts, asked, strict=True)
+            for text, (_, options) in zip(texts, requests, strict=True)
         )
         / seconds
     )
 
 
-def _row(count: int, found: list[dict[str, Any]]) -> dict[str, Any]:
+def _row(count: int, repetitions: list[dict[str, Any]]) -> dict[str, Any]:
     medians = {
-        name: statistics.median(each[name] for each in found)
+        name: statistics.median(repetition[name] for repetition in repetitions)
         for name in ("engine", "share", "one_by_one", "batch")
     }
     return {"at_once": count, **medians, "times": medians["engine"] / medians["one_by_one"]}

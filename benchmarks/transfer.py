@@ -1,13 +1,13 @@
-"""Whether a learning rate found at width 128 serves width 1024, under muP and under the standard parametrization.
+"""Best learning rates at width 128 and at width 1024, under muP and the standard parametrization.
 
     python benchmarks/transfer.py                            both networks; about 15 minutes of one core
     python benchmarks/transfer.py --cases mlp --seeds 3
     python benchmarks/transfer.py --json
 
-At each width the learning rate is searched by itself, on a grid of steps of a factor sqrt(2): five
-rates first, then further ones on the side of the best until at least two lie on both sides of it. A
-rate's loss is that of the validation rows after the last update, the mean over seeds, the same
-seeds at every rate. Nothing is known of the other width."""
+At each width the learning rate is searched on a grid with steps of a factor sqrt(2): five rates
+first, then further ones on the side of the best until at least two lie on both sides of it. The
+loss of a rate is the validation loss after the last update, averaged over seeds; all rates use the
+same seeds. The search at one width does not use the result of the other."""
 
 from __future__ import annotations
 
@@ -91,8 +91,8 @@ class Search:
 
     def run(self) -> Search:
         """Search until the best rate has two worse ones on each side."""
-        for place in range(-2, 3):
-            self.try_out(place)
+        for power in range(-2, 3):
+            self.try_out(power)
         while True:
             missing = [
                 self.best + side for side in (-2, -1, 1, 2) if self.best + side not in self.losses
@@ -106,13 +106,13 @@ class Search:
         """The place of the best rate."""
         return min(self.losses, key=lambda place: self.losses[place])
 
-    def try_out(self, place: int) -> None:
+    def try_out(self, power: int) -> None:
         """Find the loss of one rate of the grid."""
-        self.losses[place] = statistics.fmean(
-            self._loss(START * STEP**place, seed) for seed in range(self.seeds)
+        self.losses[power] = statistics.fmean(
+            self._loss(START * STEP**power, seed) for seed in range(self.seeds)
         )
         _say(
-            f"{self.case} {self.parametrization} {self.width}: rate {START * STEP**place:.5f} loss {self.losses[place]:.4f}"
+            f"{self.case} {self.parametrization} {self.width}: rate {START * STEP**power:.5f} loss {self.losses[power]:.4f}"
         )
 
     def _loss(self, rate: float, seed: int) -> float:
@@ -143,7 +143,7 @@ class Search:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data."""
-        grid = {f"{START * STEP**place:.6g}": loss for place, loss in sorted(self.losses.items())}
+        grid = {f"{START * STEP**power:.6g}": loss for power, loss in sorted(self.losses.items())}
         return {
             "width": self.width,
             "parametrization": self.parametrization,
@@ -175,7 +175,7 @@ def compared(narrow: Search, wide: Search) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n", 1)[0])
     parser.add_argument("--cases", nargs="+", choices=list(CASES), default=list(CASES))
     parser.add_argument(
         "--parametrizations", nargs="+", choices=("mup", "standard"), default=["mup", "standard"]
@@ -187,19 +187,19 @@ def main() -> None:
         sys.exit(
             f"Fashion-MNIST and tinyshakespeare are not at {DATA}: set DANLU_DATA to the folder that holds them"
         )
-    neighbours, found = Neighbours(), []
+    neighbours, comparisons = Neighbours(), []
     for case in arguments.cases:
         for parametrization in arguments.parametrizations:
             narrow, wide = (
                 Search(case, width, parametrization, arguments.seeds).run()
                 for width in (NARROW, WIDE)
             )
-            found.append(compared(narrow, wide))
+            comparisons.append(compared(narrow, wide))
     result = {
         "machine": machine(),
         "cores_used_by_others": neighbours.cores(),
         "seeds": arguments.seeds,
-        "rows": found,
+        "rows": comparisons,
     }
     print(json.dumps(result, indent=1) if arguments.json else _report(result))
 
@@ -211,10 +211,10 @@ def _report(result: dict[str, Any]) -> str:
     ]  # fmt: skip
     rows = [
         [
-            each["network"], each["parametrization"], f"{each['best_narrow']:.5f}", f"{each['best_wide']:.5f}", f"{each['steps_apart']:+d}",
-            f"{each['loss_moved']:.4f}", f"{each['loss_tuned']:.4f}", f"{each['worse']:.2%}", f"{each['share_of_compute']:.1%}",
+            comparison["network"], comparison["parametrization"], f"{comparison['best_narrow']:.5f}", f"{comparison['best_wide']:.5f}", f"{comparison['steps_apart']:+d}",
+            f"{comparison['loss_moved']:.4f}", f"{comparison['loss_tuned']:.4f}", f"{comparison['worse']:.2%}", f"{comparison['share_of_compute']:.1%}",
         ]
-        for each in result["rows"]
+        for comparison in result["rows"]
     ]  # fmt: skip
     title = f"The best learning rate at width {NARROW} and at {WIDE} (validation loss, mean of {result['seeds']} seeds)"
     return "\n".join(

@@ -1,4 +1,5 @@
-"""Many trials: danlu's vectorised program beside one training after another, Optuna with a hand-written loop, Lightning, KerasTuner, Ray.
+"""Time of a search with many trials: danlu's vectorised program and danlu trial by trial, beside
+Optuna with a hand-written loop, Lightning, KerasTuner and Ray Tune.
 
     python benchmarks/tuning.py                                  all tables; about half an hour on 2 cores
     python benchmarks/tuning.py --tables fashion --against hand --rounds 3
@@ -6,11 +7,11 @@
     python benchmarks/tuning.py --device cuda                    the same on a GPU
     python benchmarks/tuning.py --json
 
-Everyone tries the same values of (learning rate, weight decay, dropout), drawn at random by danlu's
-sampler with a fixed seed, on the same rows, with the same network, optimizer, batch size and number
-of epochs, and scores each trial after every epoch on the same rows. Each contestant runs in a
-process of its own. Slow peers try fewer values (--peer-trials) and their time for all is reckoned
-from these, which the table says."""
+All contestants try the same values of learning rate, weight decay and dropout, drawn at random by
+danlu's sampler with a fixed seed. Rows, network, optimizer, batch size and number of epochs are the
+same, and each trial is scored after every epoch on the same rows. Each contestant runs in a process
+of its own. Slow contestants run fewer trials (--peer-trials); their time for all trials is
+extrapolated, which the table marks with ~."""
 
 from __future__ import annotations
 
@@ -40,29 +41,27 @@ OURS = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n", 1)[0])
     parser.add_argument("--tables", nargs="+", choices=list(SEARCHES), default=list(SEARCHES))
     parser.add_argument(
         "--against",
         nargs="*",
         choices=PEERS,
         default=list(PEERS),
-        help="peers of the table fashion",
+        help="contestants of the table fashion",
     )
     parser.add_argument(
         "--on",
         nargs="*",
         choices=("vectorised", "auto", "one_by_one", "processes"),
-        help="danlu's own ways; default: two a table",
+        help="how danlu runs the trials; default: two ways per table",
     )
     parser.add_argument("--optimizer", choices=("momentum", "adamw"), default="momentum")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument(
-        "--trials", type=int, help="fewer trials than a table has: a try, not a measurement"
+        "--trials", type=int, help="number of trials, for a quick try; default: those of the table"
     )
-    parser.add_argument(
-        "--rows", type=int, help="fewer rows than the images have: a try, not a measurement"
-    )
+    parser.add_argument("--rows", type=int, help="number of images, for a quick try; default: all")
     parser.add_argument(
         "--peer-trials", type=int, default=4, help="trials of Lightning, KerasTuner and Ray Tune"
     )
@@ -70,7 +69,7 @@ def main() -> None:
         "--rounds",
         type=int,
         default=1,
-        help="times everyone is measured, in turn; the table gives medians",
+        help="measurements of each contestant, in turn; the table gives medians",
     )
     parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
     parser.add_argument(
@@ -81,22 +80,22 @@ def main() -> None:
     if arguments.one:
         _measure(*arguments.one, arguments)
         return
-    found, missing, neighbours = [], [], Neighbours()
+    measurements, missing, neighbours = [], [], Neighbours()
     with tempfile.TemporaryDirectory(prefix="danlu-tuning-") as folder:
         for name in arguments.tables:
             contestants = _contestants(name, arguments, missing)
             for number in range(arguments.rounds):
                 for tuner, style in contestants:
                     _say(f"{name}: {tuner} ({style}), round {number + 1} of {arguments.rounds}")
-                    found.append(_in_a_process(name, tuner, style, Path(folder), arguments))
+                    measurements.append(_in_a_process(name, tuner, style, Path(folder), arguments))
                     _say(
-                        f"    {found[-1]['seconds']:.1f} s for {len(found[-1]['scores'])} trials, best {max(found[-1]['scores']):.4f}"
+                        f"    {measurements[-1]['seconds']:.1f} s for {len(measurements[-1]['scores'])} trials, best {max(measurements[-1]['scores']):.4f}"
                     )
     result = {
         "machine": machine(),
         "device": arguments.device,
         "cores_used_by_others": neighbours.cores(),
-        "measured": found,
+        "measured": measurements,
         "skipped": missing,
     }
     print(json.dumps(result, indent=1) if arguments.json else _report(result))
@@ -125,7 +124,7 @@ def _contestants(
     chosen = [("danlu", on) for on in (OURS[name] if arguments.on is None else arguments.on)]
     for peer in arguments.against if name == "fashion" else ():
         tuner = import_module(f"tuners.{peer}")
-        absent = [each for each in tuner.NEEDS if not _installed(each)]
+        absent = [library for library in tuner.NEEDS if not _installed(library)]
         if absent:
             missing.append(
                 f"{tuner.NAME} is skipped: {' and '.join(absent)} not installed (pip install -c constraints.txt -e '.[peers]')"
@@ -192,18 +191,18 @@ def _measure(name: str, tuner: str, style: str, arguments: argparse.Namespace) -
     if few and tuner != "ray":  # what only the first trial pays would weigh too much in four
         contestant.run(_tiny(work), style, values[:1])
     tuned = contestant.run(work, style, values)
-    told = {
-        "table": name, "said": search.said, "trials": search.trials, "epochs": search.epochs, "batch_size": search.batch_size,
-        "optimizer": search.optimizer, "tuner": tuner, "name": contestant.NAME, "style": style, "style_said": contestant.STYLES[style],
+    record = {
+        "table": name, "description": search.description, "trials": search.trials, "epochs": search.epochs, "batch_size": search.batch_size,
+        "optimizer": search.optimizer, "tuner": tuner, "name": contestant.NAME, "style": style, "style_description": contestant.STYLES[style],
         "version": metadata.version(contestant.NEEDS[-1] if tuner == "lightning" else contestant.NEEDS[0]), **asdict(tuned),
     }  # fmt: skip
-    (arguments.folder / "one.json").write_text(json.dumps(told))
+    (arguments.folder / "one.json").write_text(json.dumps(record))
 
 
 def _tiny(work: Work) -> Work:
     """The same on a few rows."""
     tiny = Work(work.search, work.folder, work.device)
-    tiny.tensors = tuple(each[: 2 * work.batch_size] for each in work.tensors)  # type: ignore[assignment]
+    tiny.tensors = tuple(tensor[: 2 * work.batch_size] for tensor in work.tensors)  # type: ignore[assignment]
     return tiny
 
 
@@ -214,11 +213,11 @@ def _report(result: dict[str, Any]) -> str:
     lines = ["# Tuning", "", machine_line(result["machine"], result["cores_used_by_others"]), ""]
     if result["device"] != "cpu":
         lines[-1:] = [f"Trained on {_graphics()}.", ""]
-    for name in dict.fromkeys(each["table"] for each in result["measured"]):
-        lines += _table([each for each in result["measured"] if each["table"] == name])
+    for name in dict.fromkeys(run["table"] for run in result["measured"]):
+        lines += _table([run for run in result["measured"] if run["table"] == name])
     styles = [
-        f"* {each['name']} {each['version']}, {each['style']}: {each['style_said']}"
-        for each in result["measured"]
+        f"* {run['name']} {run['version']}, {run['style']}: {run['style_description']}"
+        for run in result["measured"]
     ]
     lines += [*dict.fromkeys(styles), ""]
     lines += [
@@ -239,15 +238,13 @@ def _graphics() -> str:
 def _table(measured: list[dict[str, Any]]) -> list[str]:
     first = measured[0]
     ours = [
-        each
-        for each in measured
-        if (each["tuner"], each["style"]) == (first["tuner"], first["style"])
+        run for run in measured if (run["tuner"], run["style"]) == (first["tuner"], first["style"])
     ]
     rows = []
-    for tuner, style in dict.fromkeys((each["tuner"], each["style"]) for each in measured):
+    for tuner, style in dict.fromkeys((run["tuner"], run["style"]) for run in measured):
         rows.append(
             _row(
-                [each for each in measured if (each["tuner"], each["style"]) == (tuner, style)],
+                [run for run in measured if (run["tuner"], run["style"]) == (tuner, style)],
                 ours,
             )
         )
@@ -255,25 +252,25 @@ def _table(measured: list[dict[str, Any]]) -> list[str]:
         "who", "trials measured", "seconds a trial", "seconds for all", "trials a minute", "its time / first row's", "its CPU time / first row's",
         "best validation accuracy", "first row's best of these",
     ]  # fmt: skip
-    said = (
+    caption = (
         f"{first['trials']} trials of (learning rate, weight decay, dropout), {first['optimizer']}, {first['epochs']} "
         f"epoch{'s' if first['epochs'] > 1 else ''} each, batches of {first['batch_size']}, {len(ours)} round{'s' if len(ours) > 1 else ''}."
     )
-    return [f"## {first['table']}: {first['said']}", "", said, "", table(head, rows), ""]
+    return [f"## {first['table']}: {first['description']}", "", caption, "", table(head, rows), ""]
 
 
 def _row(mine: list[dict[str, Any]], ours: list[dict[str, Any]]) -> list[str]:
     """Of one contestant: all its rounds beside those of the first row."""
     one = mine[0]
     trials, measured = one["trials"], len(one["scores"])
-    about = "~" if measured < trials else ""
+    mark = "~" if measured < trials else ""
     seconds = statistics.median(map(_wall, mine))
-    cpu = [_cpu(each) for each in mine]
-    best, same = max(map(_best, mine)), max(max(_known(each["scores"][:measured])) for each in ours)
+    cpu = [_cpu(run) for run in mine]
+    best, same = max(map(_best, mine)), max(max(_known(run["scores"][:measured])) for run in ours)
     return [
-        f"{one['name']}, {one['style'].replace('_', ' ')}", str(measured), f"{seconds / trials:.3f}", f"{about}{seconds:.1f}",
-        f"{about}{trials * 60 / seconds:.1f}", _ratio([_wall(each) / _wall(own) for each, own in zip(mine, ours)]),
-        "-" if None in cpu else _ratio([each / (_cpu(own) or math.nan) for each, own in zip(cpu, ours)]),  # type: ignore[operator]
+        f"{one['name']}, {one['style'].replace('_', ' ')}", str(measured), f"{seconds / trials:.3f}", f"{mark}{seconds:.1f}",
+        f"{mark}{trials * 60 / seconds:.1f}", _ratio([_wall(run) / _wall(own) for run, own in zip(mine, ours)]),
+        "-" if None in cpu else _ratio([run / (_cpu(own) or math.nan) for run, own in zip(cpu, ours)]),  # type: ignore[operator]
         f"{best:.4f}", f"{same:.4f}",
     ]  # fmt: skip
 
@@ -299,9 +296,9 @@ def _cpu(one: dict[str, Any]) -> float | None:
     return None if one["cpu"] is None else _for_all({**one, "start": 0.0}, one["cpu"])
 
 
-def _ratio(found: list[float]) -> str:
-    middle = f"{statistics.median(found):.2f}"
-    return middle if len(found) == 1 else f"{middle} ({min(found):.2f}..{max(found):.2f})"
+def _ratio(ratios: list[float]) -> str:
+    middle = f"{statistics.median(ratios):.2f}"
+    return middle if len(ratios) == 1 else f"{middle} ({min(ratios):.2f}..{max(ratios):.2f})"
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
 """Memory of a long search in one process: python benchmarks/tuning_memory.py --trials 500
 
-A study of a small MLP on handwritten digits (scikit-learn's), trial after trial in this process, or
-as one program (--on vectorised). Resident memory is read after every trial; growth is the mean over
-the last tenth less the mean over the tenth that follows the first. Exit code 1 where it is 50 MB or
-more."""
+The study trains a small MLP on scikit-learn's handwritten digits, one trial after another in this
+process or as one program (--on vectorised). Resident memory is measured after every trial. Growth
+is its mean over the last tenth of the trials minus its mean over the second tenth. The exit code is
+1 if it is 50 MB or more."""
 
 from __future__ import annotations
 

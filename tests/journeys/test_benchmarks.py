@@ -53,7 +53,7 @@ def test_the_table_gives_ratios_within_rounds(tmp_path: Path) -> None:
         {"danlu": timing(10.0), "other": timing(12.0)},
     ]
     pair = {
-        "case": "mlp_small", "said": "an MLP", "opponent": "Peer", "style": "bare", "style_said": "fast", "version": "1", "threads": 1,
+        "case": "mlp_small", "description": "an MLP", "opponent": "Peer", "style": "bare", "style_description": "fast", "version": "1", "threads": 1,
         "steps": 100, "epochs": 1, "largest_difference_of_weights": 0.0, "rounds": rounds, "data": "random images",
     }  # fmt: skip
     about = {

@@ -75,13 +75,13 @@ def test_a_contestant_is_measured_in_its_process(tmp_path: Path) -> None:
     )
 
 
-def test_time_for_all_trials_is_reckoned_from_those_measured() -> None:
+def test_time_for_all_trials_is_extrapolated_from_those_measured() -> None:
     def measured(
         tuner: str, seconds: float, scores: list[float], start: float = 0.0
     ) -> dict[str, Any]:
         return {
-            "table": "fashion", "said": "an MLP", "trials": 8, "epochs": 2, "batch_size": 64, "optimizer": "momentum", "tuner": tuner,
-            "name": tuner, "style": "usual", "style_said": "as it is", "version": "1", "seconds": seconds, "start": start, "cpu": seconds,
+            "table": "fashion", "description": "an MLP", "trials": 8, "epochs": 2, "batch_size": 64, "optimizer": "momentum", "tuner": tuner,
+            "name": tuner, "style": "usual", "style_description": "as it is", "version": "1", "seconds": seconds, "start": start, "cpu": seconds,
             "scores": scores,
         }  # fmt: skip
 

@@ -1,8 +1,8 @@
 """Resume from every step, and compare the bytes: python tests/faults/every_step.py --steps 60
 
-A run saves after each of its steps and keeps all checkpoints. For each of them, a copy of the run
-folder loses everything that came later except the metric log (a killed run has written on), and is
-continued by the same command in a process of its own."""
+A run saves after every step and keeps all checkpoints. For each checkpoint, a copy of the run folder
+is cut back to it: everything later is removed but the metric log, which a killed run would have
+written on. The same command then resumes the copy in a process of its own."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Flip bits in, and cut off, every file of a checkpoint and of an artifact: python tests/faults/flips.py --flips 2000 --cuts 500
 
-None may load in silence. Of two checkpoints the newer is damaged: what is loaded must be the older
-one, bit for bit, and the damaged file must be named. Of a single checkpoint, and of an artifact,
-what comes must be an error of exit code 4 that names the file."""
+No damage may go unnoticed. If the newer of two checkpoints is damaged, the older one must be loaded,
+bit for bit, and a message must name the damaged file. If the only checkpoint or an artifact is
+damaged, an error with exit code 4 must name the file."""
 
 from __future__ import annotations
 

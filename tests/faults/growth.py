@@ -1,9 +1,9 @@
 """Memory over thousands of steps with reports, evaluations and saves: python tests/faults/growth.py --steps 2000
 
-A process trains the hard tabular recipe, saving every 10 steps. Its resident memory (psutil, read
-from outside) in the last third of the training must not be above that of the second third by more
-than the noise: 2 MB (arenas of malloc), where a leak of one state a save, or of one report's
-objects a step, would be tens."""
+A process trains the hard tabular recipe and saves every 10 steps. Another process reads its resident
+memory (psutil). The memory in the last third of the training may exceed that in the second third by
+at most 2 MB, the noise of malloc's arenas. A leak of one state per save, or of the objects of one
+report per step, would be tens of MB."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Recipes with everything on that could break exact resume, small enough to train in a second or two.
+"""Recipes with all options that could break exact resume, small enough to train in two seconds.
 
 tabular   numbers with holes, categories; dropout, batch normalisation, micro batches, clipping, L1, L2, EMA, one-cycle, AdamW
 images    convolutions; crop, flip, rotate, erase, mixup; dropout, batch normalisation, EMA, cosine with warm-up, Nesterov momentum

@@ -1,11 +1,13 @@
-"""Artifacts and exports made to do harm, through every verb that reads one: python tests/faults/hostile_artifacts.py [--only WORD] [--jobs 2]
+"""Artifacts and exports made to do harm, through every verb that reads one.
 
-Each is a sound one with a single thing made hostile, its checksums made good again: whoever writes
-the folder can write them too. Every verb runs in a process of its own, under an audit hook and a
-bound on memory; the folder `outside` is watched by the kernel (inotify), so that what a C library
-opens is seen too. Nothing may be executed, read or written outside, no socket opened, no traceback
-shown, no verb may hang; each ends with 0 (the hostile part was never used) or with a message and
-exit code 2 or 4."""
+    python tests/faults/hostile_artifacts.py [--only WORD] [--few] [--show]
+
+Each case is a sound folder in which one thing is made hostile. Its checksums are made right again,
+since whoever writes the folder can write them too. Every verb runs in a process of its own, under
+an audit hook and a limit on memory; the kernel watches the folder `outside` (inotify), so that
+files opened by C libraries are noticed too. No verb may execute code, open a socket, read or write
+another folder, hang, or print a traceback. It must end with 0 (the hostile part was not used), or
+with a message and exit code 2 or 4."""
 
 from __future__ import annotations
 
@@ -50,6 +52,7 @@ data: {source: {name: csv, path: rows.csv}, target: kind, checks: off}
 model: {name: mlp, hidden: [8]}
 train: {steps: 4, batch_size: 16}
 """
+WORDS = {"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "a"}
 SLOW = {"type": "Split", "pattern": {"Regex": "(a+)+$"}}
 POET = """
 task: {name: language_modeling, context: 16, samples: 0}
@@ -59,12 +62,12 @@ train: {steps: 2, batch_size: 4}
 """
 
 
-# --- sound ones
+# --- sound folders
 
 
 def prepare(home: Path) -> None:
-    """Train and export what is spoiled later, and write the rows, keys and decoys that verbs are
-    given."""
+    """Train and export the sound folders, and write the rows, keys and decoys that the verbs
+    read."""
     import danlu
     from danlu.system import encryption, signing
 
@@ -107,8 +110,8 @@ def prepare(home: Path) -> None:
 
 
 def prepare_apart(home: Path) -> None:
-    """`prepare` in another process: one that has trained has threads, and cannot be forked
-    soundly."""
+    """`prepare` in another process: a process that has trained has threads and cannot be forked
+    safely."""
     process = os.fork()
     if process == 0:
         try:
@@ -121,17 +124,17 @@ def prepare_apart(home: Path) -> None:
 
 
 def payload(outside: Path) -> str:
-    """Python that leaves a trace."""
+    """Python code that writes a file, as a trace that it was run."""
     return f"open({str(outside / 'EXECUTED')!r}, 'w').write('{MARK}')\n"
 
 
-# --- how they are spoiled
+# --- how they are made hostile
 
 
 @dataclass(frozen=True)
 class Hostile:
-    """A case: which sound folder it begins with, and what is done to a copy of it (folder,
-    outside)."""
+    """A case: the sound folder it begins with, and a function (folder, outside) that changes a copy
+    of it."""
 
     name: str
     base: str
@@ -168,39 +171,39 @@ def sealed(text: bytes) -> bytes:
 
 
 def change(folder: Path, spoil: Callable[[dict[str, Any]], Any]) -> None:
-    """Change the manifest, and make its checksum good."""
+    """Change the manifest, and make its checksum right."""
     path = manifest(folder)
-    about = json.loads(path.read_bytes().partition(b"\n")[0])
-    found = spoil(about)
-    path.write_bytes(sealed(json.dumps(about if found is None else found).encode()))
+    content = json.loads(path.read_bytes().partition(b"\n")[0])
+    changed = spoil(content)
+    path.write_bytes(sealed(json.dumps(content if changed is None else changed).encode()))
 
 
 def put(folder: Path, name: str, data: bytes) -> None:
-    """Another file, and its checksum in the manifest."""
+    """Replace a file, and its checksum in the manifest."""
     (folder / name).unlink(missing_ok=True)
     (folder / name).write_bytes(data)
     change(
         folder,
-        lambda about: about["files"].update(
+        lambda content: content["files"].update(
             {name: {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}}
         ),
     )
 
 
-def at(about: Any, path: str, value: Any) -> None:
+def at(content: Any, path: str, value: Any) -> None:
     """Set about["a"]["b"][0] by "a.b.0"."""
     *steps, last = path.split("/" if "/" in path else ".")
     for step in steps:
-        about = about[int(step)] if isinstance(about, list) else about[step]
-    about[int(last) if isinstance(about, list) else last] = value
+        content = content[int(step)] if isinstance(content, list) else content[step]
+    content[int(last) if isinstance(content, list) else last] = value
 
 
 def setting(base: str, path: str, value: Any) -> None:
-    """A case: one value of the manifest is another."""
-    said = repr(value)
-    said = said if len(said) < 40 else f"{said[:30]}... ({len(said):,})"
-    case(f"{path} = {said}", base)(
-        lambda folder, outside: change(folder, lambda about: at(about, path, value))
+    """Add a case in which one value of the manifest is changed."""
+    shown = repr(value)
+    shown = shown if len(shown) < 40 else f"{shown[:30]}... ({len(shown):,})"
+    case(f"{path} = {shown}", base)(
+        lambda folder, outside: change(folder, lambda content: at(content, path, value))
     )
 
 
@@ -211,7 +214,7 @@ def tensors(header: dict[str, Any] | bytes, data: bytes = b"", length: int | Non
 
 
 class Evil:
-    """What a pickle calls when it is opened."""
+    """An object whose pickle runs a command when it is loaded."""
 
     def __init__(self, outside: Path) -> None:
         self.outside = outside
@@ -222,7 +225,7 @@ class Evil:
 
 @case(CONTROL, "table", "text", "bpe", "export")
 def _(folder: Path, outside: Path) -> None:
-    """What every verb must do with a sound one, or nothing here would show anything."""
+    """The control: every verb must succeed with a sound folder."""
 
 
 @case("a pickle for the weights", "table", "text")
@@ -239,9 +242,9 @@ def _(folder: Path, outside: Path) -> None:
 def _(folder: Path, outside: Path) -> None:
     import torch
 
-    held = io.BytesIO()
-    torch.save({"x": Evil(outside)}, held)
-    put(folder, "weights.safetensors", held.getvalue())
+    buffer = io.BytesIO()
+    torch.save({"x": Evil(outside)}, buffer)
+    put(folder, "weights.safetensors", buffer.getvalue())
 
 
 @case("a pickle for the manifest", "table", "export")
@@ -335,7 +338,7 @@ def _(folder: Path, outside: Path) -> None:
 @case("a terabyte of weights that the manifest declares")
 def _(folder: Path, outside: Path) -> None:
     _sparse(folder / "weights.safetensors", 1 << 40)
-    change(folder, lambda about: about["files"]["weights.safetensors"].update(size=1 << 40))
+    change(folder, lambda content: content["files"]["weights.safetensors"].update(size=1 << 40))
 
 
 for _size in (-1, 2**63, 1e300, "748", None, True, float("nan"), [748]):
@@ -354,12 +357,13 @@ for _name in (
 ):
     case(f"the manifest lists {_name!r}", "table", "export")(
         lambda folder, outside, name=_name: change(
-            folder, lambda about: about["files"].update({name: {"size": 20, "sha256": "0" * 64}})
+            folder,
+            lambda content: content["files"].update({name: {"size": 20, "sha256": "0" * 64}}),
         )
     )
 
 # safetensors
-for _said, _data in {
+for _title, _data in {
     "a header of 2**63 bytes": tensors(b"{}", length=2**63 - 1),
     "a header longer than the file": tensors(b"{}", length=1 << 30),
     "a header nested 100,000 deep": tensors(b"[" * 100_000),
@@ -373,10 +377,10 @@ for _said, _data in {
     "nothing": b"",
     "seven bytes": b"1234567",
 }.items():  # fmt: skip
-    case(f"weights with {_said}")(
+    case(f"weights with {_title}")(
         lambda folder, outside, data=_data: put(folder, "weights.safetensors", data)
     )
-    case(f"arrays with {_said}")(
+    case(f"arrays with {_title}")(
         lambda folder, outside, data=_data: put(folder, "preprocessing.safetensors", data)
     )
 
@@ -393,7 +397,7 @@ def _(folder: Path, outside: Path) -> None:
 
 
 # what is no JSON one would expect
-for _said, _text in {
+for _title, _text in {
     "nested 100,000 deep": b'{"format":' + b"[" * 100_000 + b"]" * 100_000 + b"}",
     "a number of 5,000 digits": b'{"format":' + b"9" * 5000 + b"}",
     "NaN": b'{"format":NaN}',
@@ -407,7 +411,7 @@ for _said, _text in {
     "another format": b'{"format":2}',
     "a format that is true": b'{"format":true}',
 }.items():
-    case(f"the manifest is {_said}", "table", "export")(
+    case(f"the manifest is {_title}", "table", "export")(
         lambda folder, outside, text=_text: manifest(folder).write_bytes(sealed(text)) and None
     )
 case("the manifest has 70 MB", "table", "export")(
@@ -507,8 +511,8 @@ for _path, _value in (
     ("task.template", {"turn": "{{ ''.__class__.__mro__[1].__subclasses__() }}", "roles": ["{{x}}"]}),
     ("inputs.tokens.cardinalities", [2**31 - 1]),
     ("preprocessing.columns.0.steps.0.state.tokenizer", {"kind": "../../outside/evil"}),
-    ("preprocessing.columns.0.steps.0.state.tokenizer", {"kind": "given", "json": '{"model": {"type": "BPE"}}'}),
-    ("preprocessing.columns.0.steps.0.state.tokenizer", {"kind": "given", "tokenizer": {"pre_tokenizer": SLOW}}),
+    ("preprocessing.columns.0.steps.0.state.tokenizer", {"kind": "file", "text": '{"model": {"type": "BPE"}}'}),
+    ("preprocessing.columns.0.steps.0.state.tokenizer", {"kind": "file", "text": json.dumps({"model": WORDS, "pre_tokenizer": SLOW})}),
     ("preprocessing.columns.0.steps.0.state.tokenizer", {"kind": "words", "words": ["a"] * 1_000_000}),
     ("preprocessing.columns.0.steps.0.state.tokenizer", {"kind": "characters", "alphabet": 5}),
     ("preprocessing.columns.0.steps.0.state.tokenizer", None),
@@ -572,15 +576,15 @@ for _path, _value in (
 
 
 def _graph(make: Callable[[Any, Any], Any]) -> Callable[[Path, Path], None]:
-    """A case: the graph is made anew of the sound one (helper of onnx, model)."""
+    """A change of the ONNX graph by `make` (helper of onnx, model)."""
 
     def spoil(folder: Path, outside: Path) -> None:
         import onnx
         from onnx import helper
 
         model = onnx.load_model_from_string((folder / "model.onnx").read_bytes())
-        found = make(helper, model)
-        put(folder, "model.onnx", (model if found is None else found).SerializeToString())
+        changed = make(helper, model)
+        put(folder, "model.onnx", (model if changed is None else changed).SerializeToString())
 
     return spoil
 
@@ -598,16 +602,16 @@ def _lies_in(path: str) -> Callable[[Any, Any], Any]:
 
 
 def _with(*nodes: tuple[Any, ...], domain: str = "") -> Callable[[Any, Any], Any]:
-    """Nodes before the others, and what the last gives added to nothing."""
+    """Insert nodes before the others; the output of the last becomes an output of the graph."""
 
     def spoil(helper: Any, model: Any) -> None:
-        made = [
+        inserted = [
             helper.make_node(kind, ins, outs, domain=domain, **options)
             for kind, ins, outs, options in nodes
         ]
-        for place, node in enumerate(made):
-            model.graph.node.insert(place, node)
-        model.graph.output.append(helper.make_tensor_value_info(made[-1].output[0], 1, None))
+        for index, node in enumerate(inserted):
+            model.graph.node.insert(index, node)
+        model.graph.output.append(helper.make_tensor_value_info(inserted[-1].output[0], 1, None))
         if domain:
             model.opset_import.append(helper.make_opsetid(domain, 1))
 
@@ -622,10 +626,10 @@ def _endless(helper: Any, model: Any) -> None:
         [helper.make_node("Identity", ["go"], ["on"]), helper.make_node("Add", ["x", "x"], ["y"])],
         "body",
         [
-            helper.make_tensor_value_info(*each)
-            for each in (("i", 7, []), ("go", 9, []), ("x", 1, [1]))
+            helper.make_tensor_value_info(*spec)
+            for spec in (("i", 7, []), ("go", 9, []), ("x", 1, [1]))
         ],
-        [helper.make_tensor_value_info(*each) for each in (("on", 9, []), ("y", 1, [1]))],
+        [helper.make_tensor_value_info(*spec) for spec in (("on", 9, []), ("y", 1, [1]))],
     )
     model.graph.initializer.extend(
         [
@@ -664,7 +668,7 @@ def _many(helper: Any, model: Any) -> None:
     )
 
 
-for _said, _make in {
+for _title, _make in {
     "a tensor in ../outside": _lies_in("../outside/tensor.bin"),
     "a tensor in /etc/passwd": _lies_in("/etc/passwd"),
     "a tensor in a file of the folder": _lies_in("export.json"),
@@ -688,8 +692,8 @@ for _said, _make in {
     ),
     "a format of the future": lambda helper, model: setattr(model, "ir_version", 2**40),
 }.items():
-    case(f"a graph with {_said}", "export")(_graph(_make))
-for _said, _data in {
+    case(f"a graph with {_title}", "export")(_graph(_make))
+for _title, _data in {
     "nothing": b"",
     "a pickle": pickle.dumps({"x": 1}),
     "a zip": b"PK\x03\x04" + bytes(100),
@@ -697,7 +701,7 @@ for _said, _data in {
     "a varint without an end": b"\xff" * 100,
     "a field of 2**60 bytes": b"\x3a" + b"\xff" * 8 + b"\x0f" + bytes(20),
 }.items():
-    case(f"a graph that is {_said}", "export")(
+    case(f"a graph that is {_title}", "export")(
         lambda folder, outside, data=_data: put(folder, "model.onnx", data)
     )
 
@@ -721,10 +725,10 @@ def _closed(spoil: Callable[[bytes], bytes], by: str) -> Callable[[Path, Path], 
 def _header(**changed: Any) -> Callable[[bytes], bytes]:
     def spoil(data: bytes) -> bytes:
         size = int.from_bytes(data[8:12], "big")
-        about = json.loads(data[12 : 12 + size])
+        content = json.loads(data[12 : 12 + size])
         for name, value in changed.items():
-            at(about, name.replace("__", "."), value)
-        text = json.dumps(about).encode()
+            at(content, name.replace("__", "."), value)
+        text = json.dumps(content).encode()
         return data[:8] + len(text).to_bytes(4, "big") + text + data[12 + size :]
 
     return spoil
@@ -750,7 +754,7 @@ case("encrypted, cut off")(_closed(lambda data: data[:40], "key"))
 case("encrypted, nothing but its first bytes")(_closed(lambda data: data[:8], "key"))
 
 # signatures
-for _said, _text in {
+for _title, _text in {
     "no JSON": "{",
     "nested deep": "[" * 100_000,
     "a list": "[]",
@@ -761,7 +765,7 @@ for _said, _text in {
         }
     ),
 }.items():  # fmt: skip
-    case(f"a signature that is {_said}")(
+    case(f"a signature that is {_title}")(
         lambda folder, outside, text=_text: (folder / "signature.json").write_text(text) and None
     )
 case("a signature that is a link")(
@@ -773,13 +777,13 @@ case("a signature that is a link")(
 
 
 @dataclass
-class Found:
-    """What a verb did with a hostile folder. `wrong` is empty where nothing was."""
+class Outcome:
+    """What a verb did with a hostile folder. `wrong` lists the rules that it broke."""
 
     name: str
     verb: str
     code: int
-    said: str
+    message: str
     wrong: list[str]
     seconds: float
     mebibytes: int
@@ -845,8 +849,8 @@ def act(verb: str, folder: Path, kind: str, home: Path) -> None:
 def watch_this_process(
     wrong: list[str], may_read: list[str], may_write: list[str], programs: tuple[str, ...] = ()
 ) -> None:
-    """Add an audit hook that notes what no reader of an artifact has a reason to do. Processes of
-    danlu's own `programs` may be started (file names)."""
+    """Add an audit hook that appends to `wrong` what no reader of an artifact needs to do. The
+    process may start danlu's own `programs` (file names)."""
     never = {
         "os.system",
         "os.exec",
@@ -914,8 +918,8 @@ def _is_own(arguments: tuple[Any, ...], programs: tuple[str, ...]) -> bool:
 
 
 def allowed(home: Path) -> list[str]:
-    """Where a verb may read: Python and its libraries, the machine's own facts, the rows and keys
-    it was given."""
+    """Where a verb may read: Python and its libraries, facts of the machine, and the rows and keys
+    on its command line."""
     import danlu
 
     places = {
@@ -931,7 +935,7 @@ def allowed(home: Path) -> list[str]:
     places |= {
         str(Path(__import__(name).__file__ or "").parent) for name in ("numpy", "torch", "pyarrow")
     }
-    given = [
+    inputs = [
         "rows.csv",
         "rows.jsonl",
         "texts.jsonl",
@@ -953,31 +957,31 @@ def allowed(home: Path) -> list[str]:
         "/etc/os-release",
     ]
     return [
-        *(os.path.realpath(each) for each in places),
-        *(str(home / each) for each in given),
+        *(os.path.realpath(path) for path in places),
+        *(str(home / path) for path in inputs),
         *devices,
     ]
 
 
-def run(hostile: Hostile, verb: str, folder: Path, home: Path) -> Found:
+def run(hostile: Hostile, verb: str, folder: Path, home: Path) -> Outcome:
     """A verb in a forked process."""
     sandbox = Path(tempfile.mkdtemp(prefix="sandbox-", dir=home))
-    said, heard = sandbox / "said", sandbox / "heard"
+    log, events = sandbox / "log", sandbox / "events"
     began = time.monotonic()
     for name in ("rows.csv", "poem.txt"):  # where the recipe looks for its own data
         shutil.copy(home / name, sandbox)
     process = os.fork()
     if process == 0:
-        _child(hostile, verb, folder, home, sandbox, said, heard)
+        _child(hostile, verb, folder, home, sandbox, log, events)
     code, usage = waited(process, SECONDS)
     wrong = (
-        json.loads(heard.read_text())
-        if heard.exists()
-        else ["the process died and told nothing"]
+        json.loads(events.read_text())
+        if events.exists()
+        else ["the process died without a report"]
         if code >= 0
         else []
     )
-    text = said.read_text("utf-8", "replace")
+    text = log.read_text("utf-8", "replace")
     peak = usage.ru_maxrss // 1024
     wrong += ["a traceback"] if "Traceback" in text else []
     right = (0,) if CONTROL in hostile.name and verb != "sign" else (0, 2, 4)
@@ -986,18 +990,18 @@ def run(hostile: Hostile, verb: str, folder: Path, home: Path) -> Found:
     wrong += [f"{peak} MiB"] if peak > RESIDENT else []
     wrong += ["no message"] if code in (2, 4) and not text.strip() else []
     shutil.rmtree(sandbox, ignore_errors=True)
-    return Found(
+    return Outcome(
         hostile.name, verb, code, text.strip()[-400:], wrong, time.monotonic() - began, peak
     )
 
 
 def _child(
-    hostile: Hostile, verb: str, folder: Path, home: Path, sandbox: Path, said: Path, heard: Path
+    hostile: Hostile, verb: str, folder: Path, home: Path, sandbox: Path, log: Path, events: Path
 ) -> None:
     code, wrong = 70, []
     try:
         os.setsid()
-        out = os.open(said, os.O_WRONLY | os.O_CREAT)
+        out = os.open(log, os.O_WRONLY | os.O_CREAT)
         nothing = os.open(os.devnull, os.O_RDONLY)
         for standard, end in ((0, nothing), (1, out), (2, out)):
             os.dup2(end, standard)
@@ -1033,7 +1037,7 @@ def _child(
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
-        heard.write_text(json.dumps(wrong))
+        events.write_text(json.dumps(wrong))
         os._exit(code)
 
 
@@ -1062,33 +1066,33 @@ _OPEN, _ACCESS, _MODIFY, _CREATE, _DELETE = 0x20, 0x1, 0x2, 0x100, 0x200
 
 @contextlib.contextmanager
 def watched(folder: Path) -> Iterator[Callable[[], list[str]]]:
-    """A function that tells what was opened, changed or made in a folder since it was last asked,
-    by whomever."""
+    """Gives a function that returns what any process opened, changed or created in a folder since
+    the last call."""
     libc = ctypes.CDLL(ctypes.util.find_library("c") or "libc.so.6", use_errno=True)
     handle = libc.inotify_init1(os.O_NONBLOCK)
     places = {}
-    for each in (folder, *(path for path in folder.rglob("*") if path.is_dir())):
+    for inner in (folder, *(path for path in folder.rglob("*") if path.is_dir())):
         number = libc.inotify_add_watch(
-            handle, str(each).encode(), _OPEN | _ACCESS | _MODIFY | _CREATE | _DELETE
+            handle, str(inner).encode(), _OPEN | _ACCESS | _MODIFY | _CREATE | _DELETE
         )
-        places[number] = each
+        places[number] = inner
 
-    def asked() -> list[str]:
-        found = set()
+    def events() -> list[str]:
+        paths = set()
         while select.select([handle], [], [], 0)[0]:
             data = os.read(handle, 1 << 16)
             while data:
                 number, mask, _, size = struct.unpack_from("iIII", data)
                 name = data[16 : 16 + size].rstrip(b"\0").decode()
                 if name:  # that the folder itself was listed says nothing
-                    found.add(
+                    paths.add(
                         f"{places[number] / name}: {'opened' if mask & (_OPEN | _ACCESS) else 'changed or made'}"
                     )
                 data = data[16 + size :]
-        return sorted(found)
+        return sorted(paths)
 
     try:
-        yield asked
+        yield events
     finally:
         os.close(handle)
 
@@ -1097,8 +1101,8 @@ def watched(folder: Path) -> Iterator[Callable[[], list[str]]]:
 
 
 def warm(home: Path) -> None:
-    """Import what the verbs need, and use it without training, so that each process begins with
-    it."""
+    """Import and use what the verbs need, without training, so that every forked process begins
+    with it."""
     import importlib
 
     import torch
@@ -1139,61 +1143,63 @@ def warm(home: Path) -> None:
                     act(verb, home / base, base, home)
 
 
-def attack(hostile: Hostile, home: Path, verbs: Sequence[str] | None = None) -> list[Found]:
-    """Every verb that reads such a folder (or those of them named), one after the other."""
+def attack(hostile: Hostile, home: Path, verbs: Sequence[str] | None = None) -> list[Outcome]:
+    """Run every verb that reads such a folder, or those of them that `verbs` names."""
     base = home / hostile.base
     if not base.is_dir():
         return []
     folder = Path(tempfile.mkdtemp(prefix="hostile-", dir=home)) / "folder"
     shutil.copytree(base, folder)
     hostile.spoil(folder, home / "outside")
-    found = []
+    outcomes = []
     for verb in READERS[hostile.kind]:
         if verbs and verb not in verbs:
             continue
-        with watched(home / "outside") as asked:
-            each = run(hostile, verb, folder, home)
-            each.wrong += asked()
-        found.append(each)
+        with watched(home / "outside") as events:
+            outcome = run(hostile, verb, folder, home)
+            outcome.wrong += events()
+        outcomes.append(outcome)
     shutil.rmtree(folder.parent, ignore_errors=True)
-    return found
+    return outcomes
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--only", default="", help="cases with this in their name")
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n", 1)[0])
+    parser.add_argument("--only", default="", help="only cases with this in their name")
     parser.add_argument(
         "--few",
         action="store_true",
-        help="every sixteenth case and the sound ones, each with two verbs (the test)",
+        help="every sixteenth case and the controls, each with two verbs (for the test suite)",
     )
-    parser.add_argument("--verbs", nargs="*", help="these alone")
-    parser.add_argument("--show", action="store_true", help="print what each verb said")
+    parser.add_argument("--verbs", nargs="*", help="only these verbs")
+    parser.add_argument("--show", action="store_true", help="print the message of every verb")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="danlu-hostile-") as folder:
         home = Path(folder).resolve()
         prepare_apart(home)
         warm(home)
-        chosen = [each for each in CASES if arguments.only in each.name]
+        chosen = [case_ for case_ in CASES if arguments.only in case_.name]
         if arguments.few:
             chosen = [
-                each for place, each in enumerate(chosen) if place % 16 == 0 or CONTROL in each.name
+                case_
+                for index, case_ in enumerate(chosen)
+                if index % 16 == 0 or CONTROL in case_.name
             ]
             arguments.verbs = ["serve", "encrypt"]
-        found = []
-        for each in chosen:
-            told = attack(each, home, arguments.verbs)
-            found += told
-            for one in told:
+        outcomes = []
+        for case_ in chosen:
+            runs = attack(case_, home, arguments.verbs)
+            outcomes += runs
+            for one in runs:
                 if one.wrong or arguments.show:
                     print(
-                        f"{one.name} | {one.verb} | {one.code} | {one.wrong} | {one.seconds:.1f} s {one.mebibytes} MiB | {one.said!r}",
+                        f"{one.name} | {one.verb} | {one.code} | {one.wrong} | {one.seconds:.1f} s {one.mebibytes} MiB | {one.message!r}",
                         flush=True,
                     )
-    wrong = [each for each in found if each.wrong]
-    print(f"{len(chosen)} hostile folders, {len(found)} runs of verbs: {len(wrong)} wrong")
+    wrong = [case_ for case_ in outcomes if case_.wrong]
+    print(f"{len(chosen)} hostile folders, {len(outcomes)} runs of verbs: {len(wrong)} wrong")
     print(
-        f"at most {max((each.mebibytes for each in found), default=0)} MiB and {max((each.seconds for each in found), default=0):.1f} s"
+        f"at most {max((case_.mebibytes for case_ in outcomes), default=0)} MiB and {max((case_.seconds for case_ in outcomes), default=0):.1f} s"
     )
     sys.exit(bool(wrong))
 

@@ -980,7 +980,7 @@ def _in_another_process(work: Callable[[Path], None], home: Path) -> None:
 def main() -> None:
     """Attack, print a line for each folder and what was wrong, and exit with 1 where anything
     was."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n", 1)[0])
     parser.add_argument("--only", default="", help="only cases with this in their name")
     parser.add_argument(
         "--few", action="store_true", help="every tenth case with one verb (for the test suite)"

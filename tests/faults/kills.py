@@ -1,14 +1,14 @@
 """Kill -9 at random moments, many times, and compare the bytes: python tests/faults/kills.py --kills 100
 
-Each of the hard recipes (hard_recipes.py), or with --families one of every family
-(family_recipes.py), is trained once unbroken, in a fresh process. Then runs of it are started,
-killed one to three times each, and started again with the same command until they end. A run counts
-as equal when the SHA-256 of every file of the artifact, of metrics.jsonl, of the lock file and of
-the final checkpoint is that of the unbroken run. Nobody lends a hand between two lives.
+Each of the hard recipes (hard_recipes.py), or with --families one recipe of every family
+(family_recipes.py), is trained once without a kill, in a fresh process. Then it is trained again
+and again: killed one to three times, and started again with the same command until it ends. A run
+counts as equal if every file of the artifact, metrics.jsonl, the lock file and the final checkpoint
+have the SHA-256 of the run without a kill. Nothing is repaired between a kill and the next start.
 
-Moments of death, drawn with a seed: anywhere between the first instruction and the end of the
-process; or aimed at the writing of a checkpoint (a hidden folder is seen to appear, and up to 3 ms
-pass) or of the artifact. Whether it hit is read off the folder afterwards."""
+The moments of the kills are drawn with a seed: anywhere between the first instruction and the end
+of the process, or while a checkpoint (up to 3 ms after its hidden folder appears) or the artifact
+is written. The folder shows afterwards whether the kill hit that moment."""
 
 from __future__ import annotations
 

@@ -1,11 +1,10 @@
-"""Lives of `danlu train`: real processes that can be killed, starved and signalled, started fresh or forked from a process that has
-already imported everything.
+"""Processes of `danlu train` that tests kill, limit and signal: started fresh, or forked from a
+process that has imported everything.
 
-A forked life costs a few milliseconds where a fresh one costs the import of torch. That is sound
-because the process it is forked from never trains and has one thread (asserted before each fork);
-what runs after the fork is danlu.cli.app.main with the arguments of the command line. Everything
-that counts on a process being a process (kill -9, exit codes, limits, locks of the system) is the
-same for both."""
+A forked process starts in a few milliseconds, a fresh one must import torch first. Forking is safe
+because the parent never trains and has one thread, which is asserted before each fork. After the
+fork danlu.cli.app.main runs with the arguments of the command line. Signals, exit codes, limits and
+locks work alike in both kinds."""
 
 from __future__ import annotations
 

@@ -1,13 +1,13 @@
-"""What a server answers to requests that are wrong in every way: 20,000 of them, none answered 5xx, no process lost.
+"""Malformed requests to a server: 20,000 of them, no answer 5xx, no process lost.
 
     python tests/faults/malformed_requests.py [--count 20000] [--seed 0]
 
-Bodies: JSON cut, flipped, nested, with NaN, numbers of thousands of digits, bad UTF-8, other types;
-CSV, forms and pictures damaged. Framing: bytes that are no HTTP, lengths that lie, chunks that do
-not end, heads too large, hosts and paths of all kinds. Where schemathesis is installed (pip install
-schemathesis) a part comes from it, made from the server's own OpenAPI description. Every request is
-a function of the seed. Exit code 1 where an answer was 5xx, a process ended or a traceback was
-logged."""
+Bodies are JSON that is cut off, has flipped bits, deep nesting, NaN, numbers of thousands of digits,
+invalid UTF-8 or wrong types, and damaged CSV, forms and images. Framing is wrong too: bytes that
+are not HTTP, wrong lengths, chunks without an end, headers that are too large, odd hosts and paths.
+If schemathesis is installed (pip install schemathesis), it makes some of the requests from the
+server's OpenAPI description. All requests are a function of the seed. The exit code is 1 if an
+answer was 5xx, a process ended, or a traceback was logged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A MariaDB server (of MySQL's protocol) of a test's own."""
+"""A MariaDB server, which speaks MySQL's protocol, for one test."""
 
 from __future__ import annotations
 

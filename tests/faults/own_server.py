@@ -1,4 +1,5 @@
-"""A server of a test's own: a temporary folder, an unprivileged user where the test runs as root, a free port, and an end."""
+"""A database server for one test: in a temporary folder, on a free port, under an unprivileged
+user if the test runs as root, and stopped at the end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A Ray cluster of one node, started and ended by a test."""
+"""A Ray cluster of one node, which a test starts and stops."""
 
 from __future__ import annotations
 

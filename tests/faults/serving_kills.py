@@ -1,12 +1,12 @@
-"""What a server under load owes when processes end: 30 SIGTERM, 30 kill -9 of the worker.
+"""A server under load that is stopped (30 SIGTERM), or whose worker is killed (30 kill -9).
 
     python tests/faults/serving_kills.py [--signals 30] [--kills 30]
 
-Clients ask without pause on kept connections and compare every answer. Accepted is what was sent
-whole and is not told 503: after a SIGTERM (sent at a moment drawn at random) each must get its
-answer before the server ends, and it ends with 0. After a kill -9 of the worker no request may be
-lost or wrong, and answers come again within 5 seconds. Prints a line each and what the worst was;
-exit code 1 where a promise was broken."""
+Clients send requests without pause on open connections and check every answer. A request counts as
+accepted if it was sent completely and not answered 503. After a SIGTERM at a random moment, every
+accepted request must be answered before the server ends, with exit code 0. After a kill -9 of the
+worker, no request may be lost or answered wrongly, and answers must come again within 5 seconds.
+Prints a line for each stop or kill, and the worst case. The exit code is 1 if a rule was broken."""
 
 from __future__ import annotations
 

@@ -1,10 +1,11 @@
 """Kill a whole study at random moments and start it again: python tests/faults/study_kills.py --kills 50
 
-A study (studies below) is run once unbroken for each executor. Then studies of it are started,
-killed by SIGKILL one to three times each, and started again with the same command until they end.
-One counts as equal when every trial has the same values, state, curve, scores and cause, the best
-is the same, best.yaml holds the same recipe and the best trial's artifact the same bytes; exactly N
-trials ended, and none is left running. Nobody lends a hand between two lives."""
+Each executor runs a study (`studies` below) once without a kill. Then it runs the study again and
+again: killed by SIGKILL one to three times, and started again with the same command until it ends.
+A killed study counts as equal if all trials have the same values, state, curve, scores and cause,
+the best trial is the same, best.yaml holds the same recipe, the best artifact has the same bytes,
+exactly N trials ended, and none is left running. Nothing is repaired between a kill and the next
+start."""
 
 from __future__ import annotations
 

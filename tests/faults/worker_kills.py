@@ -1,11 +1,11 @@
 """Kill -9 the workers of a study at random moments: python tests/faults/worker_kills.py --kills 50
 
-A study (random search, in two worker processes) runs once unbroken. Then it runs again and again
-while its workers are killed; now and then the process that workers are forked from, or the process
-of the study itself, which is started again with the same command once everything that it had
-started has ended by itself. Each study must end with exactly its trials, none running, none failed,
-none twice, and every trial's values, score, curve and steps, and so the best, must be those of the
-unbroken one.
+A study (random search in two worker processes) runs once without a kill. Then it runs again and
+again while its workers are killed, and now and then the process that workers are forked from, or
+the process of the study itself. The latter is started again with the same command as soon as all
+processes that it had started have ended. Each study must end with exactly its trials, none running,
+failed or duplicated. Values, score, curve and steps of every trial, and so the best trial, must be
+those of the study without a kill.
 
 What a trial is allowed to lose is bounded: it is failed when its worker is lost three times in a
 row without a new checkpoint. So no trial is struck a third time before it has saved again."""

@@ -83,6 +83,7 @@ ALONE = {
     "compat.telemetry": "whatever is private in other libraries stands in compat/",
     "compat.typer": "whatever is private in other libraries stands in compat/",
     "compat.torch_engine": "whatever is private in other libraries stands in compat/",
+    "system.limited_process": "processes and their limits are the machine's, not a tokenizer's",
 }
 
 

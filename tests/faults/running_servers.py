@@ -63,6 +63,24 @@ def image_model(folder: Path) -> Path:
     return folder / "run" / "artifact"
 
 
+def language_model(folder: Path) -> Path:
+    """The artifact of a small model that writes text, character by character."""
+    import danlu
+
+    (folder / "poem.txt").write_text("The moon was bright.\nThe sea was far.\n" * 200, "utf-8")
+    recipe = {
+        "name": "poet", "task": {"name": "language_modeling", "context": 48, "samples": 0},
+        "data": {
+            "source": {"name": "text", "path": str(folder / "poem.txt")},
+            "transforms": {"text": [{"name": "tokenize", "kind": "characters"}]},
+        },
+        "model": {"name": "gpt", "size": "tiny", "width": 32},
+        "train": {"steps": 20, "batch_size": 16, "threads": 1},
+    }  # fmt: skip
+    danlu.train(danlu.read_recipe(recipe), folder / "poet", output="quiet")
+    return folder / "poet" / "artifact"
+
+
 def people(count: int, seed: int = 1) -> list[dict[str, Any]]:
     """Rows that `table_model` answers."""
     random = np.random.default_rng(seed)
@@ -183,16 +201,21 @@ def gone(pid: int) -> bool:
 
 @contextmanager
 def serving(
-    models: Path | str | Sequence[Path | str], log: Path, *options: str, **settings: float
+    models: Path | str | Sequence[Path | str],
+    log: Path,
+    *options: str,
+    prelude: str = "",
+    **settings: float | str,
 ) -> Iterator[RunningServer]:
     """`danlu serve` on a free port, ready; ended with the `with`.
 
-    `settings` are those that the command line does not offer: then danlu.serve is called."""
+    `settings` are those that the command line does not offer: then danlu.serve is called, after
+    the Python code `prelude`."""
     paths = [str(path) for path in ([models] if isinstance(models, Path | str) else models)]
     command = [sys.executable, "-m", "danlu", "serve", *paths, "--port", "0", *PATIENT, *options]
     if settings:
         patient = {"port": 0, "deadline": 3000, "drain_seconds": 3000, **settings}
-        code = f"import danlu; danlu.serve({paths!r}, **{patient!r})"
+        code = f"{prelude}\nimport danlu; danlu.serve({paths!r}, **{patient!r})"
         command = [sys.executable, "-c", code]
     with log.open("w") as said:
         process = subprocess.Popen(

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
@@ -23,21 +23,25 @@ import uvicorn
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
+    from uvicorn.protocols.http.flow_control import FlowControl
     from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 else:
     try:
+        from uvicorn.protocols.http.flow_control import FlowControl
         from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
     except ImportError:  # moved, or httptools is not installed
+        FlowControl = object
         HttpToolsProtocol = asyncio.Protocol
 
 SCOPE_KEY = "danlu.connection"  # the key of an ASGI scope under which its HttpConnection is
 
 # What HttpConnection and HttpServer use, beside the methods of asyncio.Protocol.
 _CONNECTION_NAMES = (
-    "connections", "cycle", "expect_100_continue", "headers", "on_body", "on_headers_complete",
-    "on_message_begin", "on_message_complete", "on_response_complete", "parser", "scope",
-    "send_400_response", "server_state", "transport",
+    "connections", "cycle", "expect_100_continue", "flow", "headers", "on_body",
+    "on_headers_complete", "on_message_begin", "on_message_complete", "on_response_complete",
+    "parser", "scope", "send_400_response", "server_state", "transport",
 )  # fmt: skip
+_FLOW_NAMES = ("pause_reading", "read_paused", "resume_reading")
 _SERVER_NAMES = ("capture_signals", "server_state", "servers")
 
 
@@ -47,7 +51,11 @@ def missing_names() -> list[str]:
     >>> missing_names()
     []
     """
-    kinds = ((HttpToolsProtocol, _CONNECTION_NAMES), (uvicorn.Server, _SERVER_NAMES))
+    kinds = (
+        (HttpToolsProtocol, _CONNECTION_NAMES),
+        (FlowControl, _FLOW_NAMES),
+        (uvicorn.Server, _SERVER_NAMES),
+    )
     return [
         f"{kind.__name__}.{name}"
         for kind, names in kinds
@@ -80,6 +88,45 @@ class _OwnCycle:
         self.keep_alive = keep_alive
 
 
+class _Flow(FlowControl):
+    """uvicorn's pauses of reading, beside which a connection can hold reading by itself: nothing is
+    read while either wants so.
+
+    on_resume   called when uvicorn wants to read on
+    """
+
+    def __init__(self, transport: asyncio.Transport, on_resume: Callable[[], None]) -> None:
+        super().__init__(transport)
+        self.transport = transport
+        self.on_resume = on_resume
+        self.is_held = False
+
+    def pause_reading(self) -> None:
+        if self.is_held:
+            self.read_paused = True
+        else:
+            super().pause_reading()
+
+    def resume_reading(self) -> None:
+        if not self.is_held:
+            super().resume_reading()
+        elif self.read_paused:
+            self.read_paused = False
+            self.on_resume()
+
+    def hold(self) -> None:
+        if not self.is_held:
+            self.is_held = True
+            if not self.read_paused:
+                self.transport.pause_reading()
+
+    def let_go(self) -> None:
+        if self.is_held:
+            self.is_held = False
+            if not self.read_paused:
+                self.transport.resume_reading()
+
+
 class HttpConnection(HttpToolsProtocol):
     """One connection of a client.
 
@@ -98,6 +145,11 @@ class HttpConnection(HttpToolsProtocol):
     def open_connections(self) -> int:
         """The connections of the server that are open, this one among them."""
         return len(self.connections)
+
+    @property
+    def all_connections(self) -> Iterator[HttpConnection]:
+        """The open connections of the server, this one among them."""
+        return (other for other in self.connections if isinstance(other, HttpConnection))
 
     @property
     def is_idle(self) -> bool:
@@ -124,6 +176,32 @@ class HttpConnection(HttpToolsProtocol):
     def waits_for_continue(self) -> bool:
         """Whether the client sends the body only after "100 Continue"."""
         return self.expect_100_continue
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """A client has connected."""
+        super().connection_made(transport)
+        self.flow: _Flow = _Flow(transport, self.on_reading_wanted)  # type: ignore[assignment]
+
+    @property
+    def is_reading_wanted(self) -> bool:
+        """Whether uvicorn would read from the client at present."""
+        return not self.flow.read_paused
+
+    def on_reading_wanted(self) -> None:
+        """uvicorn would read on, and `hold_reading` forbids it."""
+
+    def hold_reading(self) -> None:
+        """Read nothing from the client until `let_read`, whatever uvicorn wants."""
+        self.flow.hold()
+
+    def let_read(self) -> None:
+        """Read from the client as soon as uvicorn wants to."""
+        self.flow.let_go()
+
+    def wake_app(self) -> None:
+        """Let the ASGI app's `receive` return, with what has arrived."""
+        if self.cycle is not None:
+            self.cycle.message_event.set()
 
     def on_message_begin(self) -> None:
         """A request begins to arrive."""

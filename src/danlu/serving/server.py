@@ -9,6 +9,7 @@ SIGHUP            open the folders of all models anew; where one cannot be opene
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from danlu.errors import DanluError, MissingExtra, did_you_mean
+from danlu.errors import DanluError, MissingExtra, did_you_mean, escape_controls
 from danlu.serving.http.security import read_token
 from danlu.serving.protocol.model_folder import locate
 from danlu.serving.protocol.settings import Settings
@@ -37,6 +38,8 @@ _LOOK_SECONDS = 0.02
 _HANDOVER_LOOKS = 10
 # Open connections still get 503 after the last answer, for so long at most.
 _LINGER_LOOKS = 50
+_LONGEST_LINE = 1000  # characters of a line of the log
+_LONGEST_TRACEBACK = 8000
 
 log = logging.getLogger("danlu.serving")
 
@@ -148,12 +151,30 @@ def _check_libraries() -> None:
             raise MissingExtra(name, "serve", "danlu serve")
 
 
+class _LineFormatter(logging.Formatter):
+    """One line for each record, whatever a client sent: control characters escaped, cut. Only the
+    traceback of a fault of the server follows on further lines."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        message = escape_controls(record.getMessage().strip(), one_line=True)
+        cut = message if len(message) <= _LONGEST_LINE else f"{message[:_LONGEST_LINE]}..."
+        line = f"{self.formatTime(record)} {cut}"
+        if record.exc_info is None:
+            return line
+        traceback = escape_controls(self.formatException(record.exc_info))
+        return f"{line}\n{traceback[-_LONGEST_TRACEBACK:]}"
+
+
 def _log_to_stderr() -> None:
     # uvicorn would log a warning for everything that clients send and that is no HTTP.
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_LineFormatter())
+    for name in ("uvicorn.error", "asyncio"):  # faults of the server: rare, and with a traceback
+        if not logging.getLogger(name).handlers:
+            logging.getLogger(name).addHandler(handler)
+            logging.getLogger(name).propagate = False
     if not log.handlers:
-        handler = logging.StreamHandler(sys.stderr)
-        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
         log.addHandler(handler)
         log.setLevel(logging.INFO)
         log.propagate = False
@@ -204,6 +225,7 @@ async def _serve(
             return
         server = HttpServer(settings, end)
         server.use(build(pool, token, server.open_connections))
+        _freeze_garbage_collection()
         end.listen(2048)  # a client that reads the address below may ask at once
         print(_url(settings, end), flush=True)
         log.info("serving %s", ", ".join(paths))
@@ -215,6 +237,13 @@ async def _serve(
         await running
     finally:
         await pool.close()
+
+
+def _freeze_garbage_collection() -> None:
+    """Leave what is there from the start out of garbage collection: looking through all of it takes
+    a tenth of a second, in which nobody is answered."""
+    gc.collect()
+    gc.freeze()
 
 
 def _url(settings: Settings, end: socket.socket) -> str:

@@ -15,21 +15,25 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
 from fastapi.responses import JSONResponse, Response
+from pydantic_core import to_json
 from starlette.exceptions import HTTPException
 
 from danlu.errors import DanluError
 from danlu.serving.http import metrics, openapi
 from danlu.serving.http.prediction_routes import PredictionRoute
-from danlu.serving.http.security import SecuredApp
+from danlu.serving.http.secured_app import SecuredApp
+from danlu.serving.http.security import bears_token
 from danlu.serving.page import routes
 from danlu.serving.protocol.refusals import Refusal
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from danlu.serving.http.request_headers import RequestHeaders
     from danlu.serving.pool.pool import Pool
     from danlu.serving.pool.served_model import ServedModel
 
+_HEALTHY = b'{"status":"ok"}'
 _INTERNAL = ("paces", "opening")  # of a model's description: for the pool alone
 
 
@@ -48,7 +52,7 @@ def build(
         redirect_slashes=False,
     )
     _add_error_handlers(app)
-    _add_probes(app, pool, connections)
+    _add_probes(app, pool, token, connections)
     created = int(time.time())
     _add_models(app, pool, created)
     if token is not None:  # without one, a page of another site could ask for it too
@@ -60,14 +64,19 @@ def build(
     if (routes.FOLDER / "index.html").is_file():
         app.include_router(routes.router())
     _add_description(app, pool, token)
-    return SecuredApp(app, PredictionRoute(pool), pool.settings, token)
+    secret = token.encode() if token else None
+    probes: dict[bytes, Callable[[RequestHeaders], tuple[int, bytes]]] = {
+        b"/healthz": lambda headers: (200, _HEALTHY),
+        b"/readyz": lambda headers: _readiness(pool, bears_token(headers.authorization, secret)),
+    }
+    return SecuredApp(app, PredictionRoute(pool), pool.settings, token, probes)
 
 
 def _add_description(app: FastAPI, pool: Pool, token: str | None) -> None:
     cache: dict[str, Any] = {}
 
     @app.get("/openapi.json", include_in_schema=False)
-    async def description() -> dict[str, object]:
+    async def description() -> Response:
         cards = [model.description.get("card") for model in pool.models.values()]
         if cache.get("cards") != cards:  # a swap may have changed a model's fields
             schema = get_openapi(
@@ -77,8 +86,8 @@ def _add_description(app: FastAPI, pool: Pool, token: str | None) -> None:
                 routes=app.routes,
             )
             schema = openapi.complete(schema, pool.models.values(), token is not None)
-            cache.update(cards=cards, schema=schema)
-        return cache["schema"]
+            cache.update(cards=cards, body=to_json(schema))
+        return Response(cache["body"], media_type="application/json")
 
 
 def _error(refusal: Refusal) -> dict[str, object]:
@@ -88,7 +97,9 @@ def _error(refusal: Refusal) -> dict[str, object]:
 def _add_error_handlers(app: FastAPI) -> None:
     @app.exception_handler(Refusal)
     async def refused(request: Request, error: Refusal) -> Response:
-        headers = {"retry-after": "1"} if error.status == 503 else None
+        headers = {"retry-after": "1"} if error.status == 503 else {}
+        if error.status == 413:  # the rest of a body that is too large is not read
+            headers["connection"] = "close"
         return JSONResponse(_error(error), error.status, headers)
 
     @app.exception_handler(HTTPException)
@@ -103,22 +114,36 @@ def _add_error_handlers(app: FastAPI) -> None:
         return JSONResponse(_error(Refusal(f"{first['msg']}.", field=field or None)), 400)
 
 
-def _add_probes(app: FastAPI, pool: Pool, connections: Callable[[], int | None]) -> None:
-    @app.get("/healthz", summary="Whether the server lives")
-    async def healthz() -> dict[str, str]:
-        return {"status": "ok"}
-
-    @app.get("/readyz", summary="Whether every model can answer")
-    async def readyz() -> Response:
-        models = {
+def _readiness(pool: Pool, names_models: bool) -> tuple[int, bytes]:
+    """(status, body) of the answer to /readyz. Only who may ask the models is told their names."""
+    state = "draining" if pool.draining else "ready" if pool.ready else "opening"
+    answer: dict[str, object] = {"status": state}
+    if names_models:
+        answer["models"] = {
             name: "ready" if model.ready else "opening" for name, model in pool.models.items()
         }
-        state = "draining" if pool.draining else "ready" if pool.ready else "opening"
-        return JSONResponse({"status": state, "models": models}, 200 if pool.ready else 503)
+    return 200 if pool.ready else 503, to_json(answer)
+
+
+def _add_probes(
+    app: FastAPI, pool: Pool, token: str | None, connections: Callable[[], int | None]
+) -> None:
+    # Connections answer both themselves where they can, see danlu.serving.http.fast_path.
+    secret = token.encode() if token else None
+
+    @app.get("/healthz", summary="Whether the server lives")
+    async def healthz() -> Response:
+        return Response(_HEALTHY, media_type="application/json")
+
+    @app.get("/readyz", summary="Whether every model can answer")
+    async def readyz(request: Request) -> Response:
+        authorization = request.headers.get("authorization", "").encode("latin-1")
+        status, body = _readiness(pool, bears_token(authorization, secret))
+        return Response(body, status, media_type="application/json")
 
     @app.get("/metrics", summary="Numbers for Prometheus")
     async def numbers() -> Response:
-        body, kind = metrics.exposition(pool.models.values(), connections())
+        body, kind = metrics.exposition(pool.models.values(), pool.body_bytes, connections())
         return Response(body, media_type=kind)
 
 

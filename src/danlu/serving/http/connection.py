@@ -26,6 +26,8 @@ class Connection(HttpConnection):
     waits_for      the answer that an ASGI route waits for: it is set when the client goes away
     reading_since  when the present request began to arrive; None between two requests
     in_headers     whether its headers are still arriving; `header_bytes` of them have arrived
+    is_refused     whether it is answered 503 before its body has arrived
+    body_bytes     of its body that have arrived and are counted by nobody else
     unread_since   since when the client does not read its answer; None while it reads
     """
 
@@ -37,6 +39,8 @@ class Connection(HttpConnection):
         self.reading_since: float | None = time.monotonic()
         self.in_headers = True
         self.header_bytes = 0
+        self.is_refused = False
+        self.body_bytes = 0
         self.unread_since: float | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -65,6 +69,7 @@ class Connection(HttpConnection):
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self.in_headers = True
+        self.is_refused = False
 
     def on_headers_complete(self) -> None:
         self.in_headers = False
@@ -88,6 +93,10 @@ class Connection(HttpConnection):
         self.reading_since = None
         self.in_headers = True
 
+    def release_body(self) -> None:
+        """Count the bytes of the body no more."""
+        self.body_bytes = 0
+
     def pause_writing(self) -> None:
         self.unread_since = time.monotonic()
         super().pause_writing()
@@ -108,7 +117,7 @@ class Connection(HttpConnection):
         if self.unread_since is not None and now - self.unread_since > settings.body_seconds:
             self.transport.abort()
         elif self.reading_since is not None:
-            nothing_sent = self.in_headers and self.header_bytes == 0
+            nothing_sent = self.header_bytes == 0 if self.in_headers else self.is_idle
             limit = settings.header_seconds if self.in_headers else settings.body_seconds
             if now - self.reading_since > limit:
                 refusal = Refusal("the request came too slowly.", status=408)

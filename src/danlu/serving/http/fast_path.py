@@ -1,8 +1,18 @@
-"""The fast path of a prediction: answered on the connection itself, without a task.
+"""The fast path of predictions and probes: answered on the connection itself, without a task.
 
 A request to a model that is full is refused as soon as its headers are read: under three times the
 load that can be met, two requests of three must cost next to nothing. A request that may wait is
 given to the pool when its body is whole, and its answer is sent in one piece.
+
+/healthz and /readyz say whether the server lives and can answer: they must not stand in line behind
+other requests.
+
+The bytes of every body, on both ways, count in `pool.body_bytes` as they arrive. Where they become
+too many, the largest body that has not arrived yet is refused.
+
+What costs more than a small request waits for its turn: more of a large body is read, and more of
+what a client sent together (requests behind each other, chunks of a few bytes) is parsed, when all
+others had theirs.
 
 Any other request (a body without a length, one that waits for 100 Continue, one behind another on
 the same connection, another route) goes the usual way, through uvicorn and SecuredApp. Both ways
@@ -11,16 +21,23 @@ make the same checks and give the same answers.
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 from danlu.serving.http.connection import Connection
 from danlu.serving.http.request_headers import RequestHeaders, read_headers
-from danlu.serving.http.responses import refusal_bytes, response_bytes
+from danlu.serving.http.responses import FULL, broken_off, refusal_bytes, response_bytes
 from danlu.serving.protocol.refusals import Refusal
 
 if TYPE_CHECKING:
-    from danlu.serving.http.security import SecuredApp
+    from danlu.serving.http.secured_app import SecuredApp
     from danlu.serving.pool.served_model import PendingRequest, ServedModel
+
+
+_PIECE = 2048  # bytes that are parsed at once: a few tens of requests, some hundred chunks
+_BODY_PIECE = 1 << 15  # bytes of a body, read at once, after which a connection waits for its turn
+
+log = logging.getLogger("danlu.serving")
 
 
 def plain_request_size(data: bytes, max_header: int) -> int:
@@ -49,7 +66,9 @@ class FastPathConnection(Connection):
     app           set by a subclass for each server
     model         the model whose request is being read on the fast path; None otherwise
     request       the request that the pool has of this connection
-    body          the pieces of the present body, `body_bytes` in all
+    body          the pieces of the present body, of a request on the fast path
+    body_left     bytes of the present body that have not arrived; 0 where that is not known
+    unparsed      what was read and waits to be parsed
     seconds       the deadline that the request sets itself
     """
 
@@ -61,16 +80,72 @@ class FastPathConnection(Connection):
         self.request: PendingRequest | None = None
         self.request_headers = RequestHeaders()
         self.body: list[bytes] = []
-        self.body_bytes = 0
+        self.body_left = 0
+        self.unparsed = b""
+        self._waits_for_turn = False
         self.seconds: float | None = None
 
     def data_received(self, data: bytes) -> None:
+        if self.unparsed:  # read already when reading was held
+            self._keep(data)
+            return
         refusal = self._refusal_unparsed(data)
         if refusal is None:
-            super().data_received(data)
+            self._parse(data)
             return
         self.reading_since = None
         self.send_unparsed_answer(refusal)
+
+    def _parse(self, data: bytes) -> None:
+        """Parse what one turn allows; the rest waits for the next."""
+        size = max(self.body_left, _PIECE)
+        if len(data) > size:
+            super().data_received(data[:size])
+            self._keep(data[size:])
+        else:
+            super().data_received(data)
+            if len(data) > _BODY_PIECE:
+                self._wait_for_turn()
+
+    def _keep(self, data: bytes) -> None:
+        if self.is_reading and not self.transport.is_closing():
+            self.unparsed += data
+            self.app.prediction.pool.body_bytes += len(data)
+            self._wait_for_turn()
+
+    def _take_unparsed(self) -> bytes:
+        data, self.unparsed = self.unparsed, b""
+        self.app.prediction.pool.body_bytes -= len(data)
+        return data
+
+    def _wait_for_turn(self) -> None:
+        """Read on when it is this connection's turn."""
+        self.hold_reading()
+        if not self._waits_for_turn:
+            self._waits_for_turn = True
+            self.app.reading.add(self._read_on)
+
+    def _read_on(self) -> None:
+        self._waits_for_turn = False
+        if not self.is_reading or self.transport.is_closing() or self.unread_since is not None:
+            return  # after its end; or until the client reads, see resume_writing
+        if not self.unparsed:
+            self.let_read()
+        elif self.is_reading_wanted:  # else uvicorn wants it later, see on_reading_wanted
+            self._parse(self._take_unparsed())
+            if not self._waits_for_turn:
+                self.let_read()
+
+    def on_reading_wanted(self) -> None:
+        self._wait_for_turn()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self.hold_reading()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._wait_for_turn()
 
     def _refusal_unparsed(self, data: bytes) -> bytes | None:
         """The answer to a whole request to a model that is full; None for anything else. Such a
@@ -80,6 +155,8 @@ class FastPathConnection(Connection):
         )
         route = self.app.prediction
         if not between_requests or not data.startswith(b"POST "):
+            return None
+        if self.app.token is not None:  # who may not ask is not told what is served
             return None
         if route.pool.draining or self.transport.is_closing():
             return None
@@ -91,18 +168,34 @@ class FastPathConnection(Connection):
         return route.refusal_when_full(model)
 
     def begin_request(self) -> None:
-        """Refuse a request, take it on the fast path, or leave it to uvicorn."""
-        route = self.app.prediction
-        model = route.by_url.get(self.url)
-        if model is None or not self.is_idle or self.method != b"POST":
+        """Answer a probe, refuse a request, take it on the fast path, or leave it to uvicorn."""
+        headers = read_headers(self.headers)
+        self.body_left = int(headers.length) if headers.length.isdigit() else 0
+        model = self.app.prediction.by_url.get(self.url)
+        if self.is_idle and model is not None and self.method == b"POST":
+            self._begin_prediction(model, headers)
+        elif self.is_idle and self.url in self.app.probes and self.method == b"GET":
+            self._answer_probe(headers)
+        else:
+            super().begin_request()
+
+    def _answer_probe(self, headers: RequestHeaders) -> None:
+        if headers.length or headers.framing or self.waits_for_continue:
             super().begin_request()
             return
-        refusal = route.refusal_when_full(model)
-        if refusal is not None:
-            self.answer_here()
-            self.send_answer(refusal, close=b"connection: close" in refusal)
+        self.answer_here()
+        try:
+            self.app.check(headers, self.url.decode("ascii"), posts=False)
+        except Refusal as refusal:
+            self.send_answer(refusal_bytes(refusal))
             return
-        headers = read_headers(self.headers)
+        self.send_answer(response_bytes(*self.app.probes[self.url](headers)))
+
+    def _begin_prediction(self, model: ServedModel, headers: RequestHeaders) -> None:
+        route = self.app.prediction
+        if route.retry_after(model) and self.app.token is None:
+            self._refuse_when_full(model)
+            return
         if not headers.length or self.waits_for_continue:
             super().begin_request()
             return
@@ -115,15 +208,59 @@ class FastPathConnection(Connection):
             close = error.status == 413  # the rest of a body that is too large is not read
             self.send_answer(refusal_bytes(error, close=close), close)
             return
-        self.model, self.request_headers = model, headers
+        if not self._refuse_when_full(model):
+            self.model, self.request_headers = model, headers
+
+    def _refuse_when_full(self, model: ServedModel) -> bool:
+        """Refuse the present request where its model is full; whether it is."""
+        refusal = self.app.prediction.refusal_when_full(model)
+        if refusal is None:
+            return False
+        self.answer_here()
+        self.send_answer(refusal, close=b"connection: close" in refusal)
+        return True
 
     def on_body(self, body: bytes) -> None:
+        self.body_left = max(self.body_left - len(body), 0)
+        if self.is_refused or self.is_idle:  # answered already: the client sends what it began
+            return
+        pool = self.app.prediction.pool
+        self.body_bytes += len(body)
+        pool.body_bytes += len(body)
         if self.model is None:
             super().on_body(body)
-            return
-        self.body.append(body)
-        self.body_bytes += len(body)
-        self.app.prediction.pool.body_bytes += len(body)
+        else:
+            self.body.append(body)
+        if pool.body_bytes > pool.settings.queue_bytes:
+            self._make_room()
+
+    def _make_room(self) -> None:
+        """Refuse the largest of the bodies that have not arrived yet."""
+        arriving = (
+            other
+            for other in self.all_connections
+            if isinstance(other, FastPathConnection) and not other.in_headers
+        )
+        largest = max(arriving, key=lambda other: other.body_bytes, default=None)
+        if largest is not None and largest.body_bytes:
+            largest.refuse_body()
+
+    def refuse_body(self) -> None:
+        """Refuse the request whose body is arriving, since bodies take too much memory. The rest of
+        it is read and forgotten: a client that is still sending would not see its answer."""
+        self.is_refused = True
+        if self.model is None:
+            self.release_body()
+            self.wake_app()
+        else:
+            self.model.counts.answers[FULL.status] += 1
+            self._take_body()
+            self.send_answer(refusal_bytes(FULL, retry=1))
+
+    def release_body(self) -> None:
+        """Count the bytes of the body no more."""
+        self.app.prediction.pool.body_bytes -= self.body_bytes
+        super().release_body()
 
     def on_message_complete(self) -> None:
         if self.model is None:
@@ -144,8 +281,8 @@ class FastPathConnection(Connection):
 
     def _take_body(self) -> bytes:
         body = self.body[0] if len(self.body) == 1 else b"".join(self.body)
-        self.app.prediction.pool.body_bytes -= self.body_bytes
-        self.model, self.body, self.body_bytes = None, [], 0
+        self.release_body()
+        self.model, self.body = None, []
         return body
 
     def _on_answer(self, status: int, body: bytes) -> None:
@@ -159,9 +296,16 @@ class FastPathConnection(Connection):
         if request is not None:
             self.app.prediction.pool.release(request)
 
+    def on_response_complete(self) -> None:
+        self.release_body()
+        super().on_response_complete()
+
     def connection_lost(self, exc: Exception | None) -> None:
         if self.model is not None:
+            log.info("%s", broken_off("POST", self.url.decode("latin-1"), self.body_bytes))
             self._take_body()
+        self.release_body()
+        self._take_unparsed()
         self._release()
         super().connection_lost(exc)
 

@@ -12,7 +12,7 @@ import time
 from danlu.compat import uvicorn
 from danlu.serving.http.connection import Connection
 from danlu.serving.http.fast_path import connection_class
-from danlu.serving.http.security import SecuredApp
+from danlu.serving.http.secured_app import SecuredApp
 from danlu.serving.protocol.settings import Settings
 
 _WATCH_SECONDS = 0.5  # between two checks for slow clients

@@ -72,7 +72,9 @@ _HISTOGRAMS: dict[str, tuple[str, Callable[[RequestCounts], Histogram]]] = {
 }
 
 
-def exposition(models: Iterable[ServedModel], connections: int | None) -> tuple[bytes, str]:
+def exposition(
+    models: Iterable[ServedModel], body_bytes: int, connections: int | None
+) -> tuple[bytes, str]:
     """(body, content type) of the answer to /metrics; `connections` are left out where None."""
     from prometheus_client import CollectorRegistry, exposition
     from prometheus_client.core import GaugeMetricFamily
@@ -84,6 +86,9 @@ def exposition(models: Iterable[ServedModel], connections: int | None) -> tuple[
                 yield GaugeMetricFamily(
                     "danlu_connections", "Connections that are open.", value=connections
                 )
+            yield GaugeMetricFamily(
+                "danlu_body_bytes", "Bytes of requests' bodies in memory.", value=body_bytes
+            )
             yield from _model_metrics(list(models))
 
         def describe(self) -> Iterable[Metric]:

@@ -23,21 +23,27 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, NotRequired, TypeVar
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, FailFast, Field, ValidationError
 from pydantic_core import from_json
+from typing_extensions import TypedDict
 
 from danlu.errors import DanluError, did_you_mean
+from danlu.serving.http.request_body import BODY_KEY
+from danlu.serving.http.responses import full, shutting_down
+from danlu.serving.http.turns import Turns
+from danlu.serving.protocol.json_structure import JsonStructure, TooManyValues
 from danlu.serving.protocol.messages import ModelDescription, TextEvent
 from danlu.serving.protocol.refusals import Refusal
 
 if TYPE_CHECKING:
     from danlu.serving.pool.pool import Pool
 
-MAX_BODY = 4 << 20  # bytes
+MAX_BODY = 4 << 20  # bytes; of n texts the n-th part
+MAX_VALUES = 1 << 16  # of a body: values and names, see JsonStructure
 MAX_TEXTS = 64  # of one request: prompts times n
 _COMPLETION_TOKENS = 16  # of a completion that names no max_tokens, as OpenAI has it
 _CHAT_TOKENS = 256  # of an answer that names none
@@ -108,18 +114,18 @@ class TextRequest(BaseModel, ABC):
         danlu.serving.worker.handler.TextWriter)."""
 
 
-class Message(BaseModel):
-    """One message of a conversation. The model's worker checks its content."""
+class Message(TypedDict):
+    """One message of a conversation. The model's worker checks its content. (A conversation may
+    have thousands: pydantic is three times as quick with dicts as with models of its own.)"""
 
-    model_config = ConfigDict(strict=True, extra="ignore")
-    role: str
-    content: object = None
+    role: Annotated[str, Field(max_length=100)]
+    content: NotRequired[object]
 
 
 class ChatRequest(TextRequest):
     """A request to /v1/chat/completions."""
 
-    messages: list[Message] = Field(min_length=1, max_length=10_000)
+    messages: Annotated[list[Message], FailFast()] = Field(min_length=1, max_length=10_000)
     max_completion_tokens: int | None = Field(None, ge=1)
 
     def texts(self, model: ModelDescription) -> list[dict[str, object]]:
@@ -127,9 +133,8 @@ class ChatRequest(TextRequest):
         tokens = min(model.get("context", _CHAT_TOKENS), model.get("max_tokens", _CHAT_TOKENS))
         if self.max_completion_tokens is not None:
             tokens = self.max_completion_tokens
-        messages = [{"role": message.role, "content": message.content} for message in self.messages]
         return [
-            {**self.options(tokens), "messages": messages, "number": number}
+            {**self.options(tokens), "messages": self.messages, "number": number}
             for number in range(self.n or 1)
         ]
 
@@ -138,7 +143,7 @@ class CompletionRequest(TextRequest):
     """A request to /v1/completions."""
 
     prompt: Annotated[
-        list[str], Field(min_length=1, max_length=MAX_TEXTS), BeforeValidator(_as_list)
+        list[str], Field(min_length=1, max_length=MAX_TEXTS), FailFast(), BeforeValidator(_as_list)
     ]
 
     def texts(self, model: ModelDescription) -> list[dict[str, object]]:
@@ -274,12 +279,14 @@ class TextAnswer:
     """The texts of one request, and the form in which they are sent.
 
     requests   what the worker is asked to write, one per text
+    size       bytes of the body that they come from
     chat       whether the answer is that of a chat or of a completion
     """
 
     pool: Pool
     model: str
     requests: list[dict[str, object]]
+    size: int
     chat: bool
     id: str = ""
     created: int = field(default_factory=lambda: int(time.time()))
@@ -321,7 +328,8 @@ class TextAnswer:
         queue: asyncio.Queue[tuple[int, TextEvent | BaseException | None]],
     ) -> None:
         try:
-            async with contextlib.aclosing(self.pool.write(self.model, request)) as events:
+            writing = self.pool.write(self.model, request, size=self.size)
+            async with contextlib.aclosing(writing) as events:
                 async for event in events:
                     queue.put_nowait((number, event))
             queue.put_nowait((number, None))
@@ -405,17 +413,18 @@ def _event(value: Mapping[str, object]) -> bytes:
 def router(pool: Pool) -> APIRouter:
     """The routes over a pool."""
     routes = APIRouter(tags=["texts"])
+    parsing = Turns(at_a_time=1)
     chat_body, completion_body = _body_schema(ChatRequest), _body_schema(CompletionRequest)
 
     @routes.post("/v1/chat/completions", response_model=None, openapi_extra=chat_body)
     async def chat(request: Request) -> Response:
         """The next message of a conversation, in OpenAI's form."""
-        return await _answer(pool, request, ChatRequest)
+        return await _answer(pool, parsing, request, ChatRequest)
 
     @routes.post("/v1/completions", response_model=None, openapi_extra=completion_body)
     async def completions(request: Request) -> Response:
         """How a text goes on, in OpenAI's form."""
-        return await _answer(pool, request, CompletionRequest)
+        return await _answer(pool, parsing, request, CompletionRequest)
 
     return routes
 
@@ -429,18 +438,15 @@ def _body_schema(kind: type[TextRequest]) -> dict[str, Any]:
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
 
 
-async def _answer(pool: Pool, request: Request, kind: type[TextRequest]) -> Response:
+async def _answer(
+    pool: Pool, parsing: Turns, request: Request, kind: type[TextRequest]
+) -> Response:
     try:
-        text_request = read_body(await _read(request), kind)
-        name, model = _find_model(pool, text_request.model)
-        chat = kind is ChatRequest
-        if chat and not model.get("chat"):
-            raise ApiError(
-                f"{name} was not tuned on conversations: it goes on with a text. "
-                "Ask /v1/completions.",
-                param="messages",
-            )
-        answer = TextAnswer(pool, name, text_request.texts(model), chat)
+        _check_room(pool)
+        body = await _read(request)
+        await parsing.wait()  # one body in each round of the event loop
+        answer, text_request = _text_answer(pool, body, kind)
+        request.scope[BODY_KEY].release()  # the pool counts it from now on
         if not text_request.stream:
             return await _whole_answer(request, answer)
         options = text_request.stream_options
@@ -455,13 +461,52 @@ async def _answer(pool: Pool, request: Request, kind: type[TextRequest]) -> Resp
         return _error_response(error)
 
 
+def _check_room(pool: Pool) -> None:
+    """Raises Refusal, before a body is read, where no model can write one more text."""
+    writers = [model for model in pool.models.values() if model.writes_text]
+    if pool.draining or (writers and all(model.retry_after() for model in writers)):
+        for model in writers:
+            model.counts.answers[503] += 1
+        raise shutting_down() if pool.draining else full()
+
+
 async def _read(request: Request) -> bytes:
-    body = bytearray()
+    """The body. Raises ApiError as soon as it is too large, or holds more values than are read."""
+    pieces, size = [], 0
+    structure = JsonStructure(MAX_VALUES, MAX_VALUES)
     async for piece in request.stream():
-        body += piece
-        if len(body) > MAX_BODY:
+        pieces.append(piece)
+        size += len(piece)
+        if size > MAX_BODY:
             raise ApiError(f"the body has more than {MAX_BODY:,} bytes.", 413)
-    return bytes(body)
+        try:
+            structure.add(piece)
+        except TooManyValues as error:
+            raise ApiError(f"{error}.", 413) from None
+    return b"".join(pieces)
+
+
+def _text_answer(
+    pool: Pool, body: bytes, kind: type[TextRequest]
+) -> tuple[TextAnswer, TextRequest]:
+    """The answer to a body, with none of its texts begun, and the request in it."""
+    text_request = read_body(body, kind)
+    name, model = _find_model(pool, text_request.model)
+    chat = kind is ChatRequest
+    if chat and not model.get("chat"):
+        raise ApiError(
+            f"{name} was not tuned on conversations: it goes on with a text. Ask /v1/completions.",
+            param="messages",
+        )
+    count = text_request.n or 1
+    if count * len(body) > MAX_BODY:  # each text takes the prompt to the worker once more
+        raise ApiError(
+            f"n {count} times a body of {len(body):,} bytes is more than {MAX_BODY:,} bytes.",
+            413,
+            param="n",
+        )
+    texts = text_request.texts(model)
+    return TextAnswer(pool, name, texts, len(body) * count // len(texts), chat), text_request
 
 
 def _find_model(pool: Pool, name: str | None) -> tuple[str, ModelDescription]:
@@ -475,7 +520,7 @@ def _find_model(pool: Pool, name: str | None) -> tuple[str, ModelDescription]:
         name = next(iter(models))
     if name in models:
         return name, models[name]
-    near = did_you_mean(name, models) if name else ""
+    near = did_you_mean(name[:200], models) if name else ""
     problem = f"there is no model {name[:200]!r} that writes text" if name else "model is missing"
     raise ApiError(
         f"{problem}; there is {', '.join(models)}. {near}".strip(),

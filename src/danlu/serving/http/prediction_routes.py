@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from starlette.requests import ClientDisconnect
+
 from danlu.compat.uvicorn import SCOPE_KEY
 from danlu.serving.http.responses import (
     CLOSE_HEADER,
@@ -21,9 +23,10 @@ from danlu.serving.http.responses import (
 from danlu.serving.protocol.refusals import Refusal
 
 if TYPE_CHECKING:
-    from starlette.types import Receive, Scope, Send
+    from starlette.types import Scope, Send
 
     from danlu.serving.http.connection import Connection
+    from danlu.serving.http.request_body import RequestBody
     from danlu.serving.http.request_headers import RequestHeaders
     from danlu.serving.pool.pool import Pool
     from danlu.serving.pool.served_model import ServedModel
@@ -64,7 +67,7 @@ class PredictionRoute:
         return self._refusals[retry, draining]
 
     async def __call__(
-        self, scope: Scope, receive: Receive, send: Send, headers: RequestHeaders
+        self, scope: Scope, receive: RequestBody, send: Send, headers: RequestHeaders
     ) -> None:
         pool = self.pool
         try:
@@ -76,11 +79,10 @@ class PredictionRoute:
                 return
             seconds = self.seconds(headers)
             body = await self._body(receive, headers)
-            if body is None:
-                return
         except Refusal as refusal:
-            await send_refusal(send, refusal)
+            await send_refusal(send, refusal, retry=int(refusal.status == 503))
             return
+        receive.release()  # the pool counts it from now on
         await self._answer(scope.get(SCOPE_KEY), send, model, headers, body, seconds)
 
     async def _answer(
@@ -131,39 +133,18 @@ class PredictionRoute:
             )
         return int(deadline) / 1000
 
-    async def _body(self, receive: Receive, headers: RequestHeaders) -> bytes | None:
-        """The whole body; None where the client went away. Raises Refusal where it is too
-        large."""
+    async def _body(self, receive: RequestBody, headers: RequestHeaders) -> bytes:
+        """The whole body. Raises Refusal where it is too large, ClientDisconnect where the client
+        went away."""
         self.check(headers)
-        message = await receive()
-        if message["type"] != "http.request":
-            return None
-        if message.get("more_body"):
-            return await self._rest_of_body(receive, message["body"])
-        if len(message["body"]) > self.max_body:
-            raise too_large(self.max_body)
-        return message["body"]
-
-    async def _rest_of_body(self, receive: Receive, first: bytes) -> bytes | None:
-        body = bytearray(first)
-        counted = len(body)  # what this body adds to pool.body_bytes
-        self.pool.body_bytes += counted
-        try:
-            while True:
-                message = await receive()
-                if message["type"] != "http.request":
-                    return None
-                body += message.get("body", b"")
-                self.pool.body_bytes += len(body) - counted
-                counted = len(body)
-                if counted > self.max_body:
-                    raise too_large(self.max_body)
-                if self.pool.body_bytes > self.pool.settings.queue_bytes:
-                    raise FULL
-                if not message.get("more_body"):
-                    return bytes(body)
-        finally:
-            self.pool.body_bytes -= counted
+        pieces = []
+        while True:
+            message = await receive()
+            if message["type"] != "http.request":
+                raise ClientDisconnect
+            pieces.append(message.get("body", b""))
+            if not message.get("more_body"):
+                return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
 def _model_name(path: str) -> str | None:

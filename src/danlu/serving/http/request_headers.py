@@ -14,6 +14,7 @@ class RequestHeaders:
     kind      Content-Type
     encoding  Content-Encoding
     length    Content-Length
+    framing   Transfer-Encoding
     deadline  X-Deadline-Ms
     """
 
@@ -23,6 +24,7 @@ class RequestHeaders:
     kind: bytes = b""
     encoding: bytes = b""
     length: bytes = b""
+    framing: bytes = b""
     deadline: bytes = b""
     hosts: int = 0
 
@@ -33,6 +35,7 @@ _ATTRIBUTES = {
     b"content-type": "kind",
     b"content-encoding": "encoding",
     b"content-length": "length",
+    b"transfer-encoding": "framing",
     b"x-deadline-ms": "deadline",
 }
 

@@ -14,12 +14,26 @@ _OK = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\
 _JSON_HEADER = (b"content-type", b"application/json")
 CLOSE_HEADER = (b"connection", b"close")
 
-FULL = Refusal("the server is full.", status=503, hint="ask again after the seconds of Retry-After")
-SHUTTING_DOWN = Refusal(
-    "the server is shutting down.",
-    status=503,
-    hint="ask again in a second: another server may have taken over",
-)
+
+def full() -> Refusal:
+    """The refusal of a server that is full."""
+    return Refusal(
+        "the server is full.", status=503, hint="ask again after the seconds of Retry-After"
+    )
+
+
+def shutting_down() -> Refusal:
+    """The refusal of a server that is about to end."""
+    return Refusal(
+        "the server is shutting down.",
+        status=503,
+        hint="ask again in a second: another server may have taken over",
+    )
+
+
+# To be sent, not raised: an exception keeps the frames of every raise.
+FULL = full()
+SHUTTING_DOWN = shutting_down()
 
 
 def too_large(max_bytes: int) -> Refusal:
@@ -29,6 +43,15 @@ def too_large(max_bytes: int) -> Refusal:
         status=413,
         hint="send fewer rows in a request",
     )
+
+
+def broken_off(method: str, path: str, arrived: int) -> str:
+    """What the log says of a request whose client went away before it had arrived.
+
+    >>> broken_off("POST", "/v1/predict", 1200)
+    'POST /v1/predict: the client went away after 1,200 bytes of the body'
+    """
+    return f"{method} {path}: the client went away after {arrived:,} bytes of the body"
 
 
 async def send_json(

@@ -1,10 +1,4 @@
-"""What stands before every route: who may ask, by which host name, and with how large a body.
-
-Pages of other sites can ask a server on this machine's own address too, since a browser runs their
-scripts here. So the name by which a request calls the server (Host) must be one of its own (this
-stops DNS rebinding), and what a page of another origin posts is refused. No answer allows another
-origin to read it.
-"""
+"""Who may ask: the token of a server, read from its file and looked for in requests."""
 
 from __future__ import annotations
 
@@ -12,23 +6,10 @@ import hmac
 import os
 import stat
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from danlu.errors import DanluError
-from danlu.serving.http.request_headers import RequestHeaders, read_headers
-from danlu.serving.http.responses import send_refusal, too_large
-from danlu.serving.protocol.refusals import Refusal
 from danlu.serving.protocol.settings import Settings
 
-if TYPE_CHECKING:
-    from starlette.types import ASGIApp, Message, Receive, Scope, Send
-
-    from danlu.serving.http.prediction_routes import PredictionRoute
-
-# Answered without a token: probes, and the page, which holds no data itself.
-PUBLIC = frozenset(("/healthz", "/readyz", "/"))
-PUBLIC_FILES = "/page/"  # the files of the page, the same for everybody
-LOOPBACK = ("localhost", "127.0.0.1", "[::1]", "::1")
 _MIN_TOKEN = 16  # characters
 
 
@@ -72,96 +53,14 @@ def read_token(settings: Settings) -> str | None:
     return token
 
 
-class SecuredApp:
-    """The ASGI app of a server: checks every request, then gives it to the route of predictions
-    or to `app`, which has all other routes."""
+def bears_token(authorization: bytes, token: bytes | None) -> bool:
+    """Whether a value of the header Authorization holds the token, or none is needed.
 
-    def __init__(
-        self, app: ASGIApp, prediction: PredictionRoute, settings: Settings, token: str | None
-    ) -> None:
-        self.app = app
-        self.prediction = prediction
-        self.settings = settings
-        self.token = token.encode() if token else None
-        checks_hosts = settings.host in LOOPBACK or settings.allowed_hosts
-        self.hosts = _host_names(settings) if checks_hosts else None
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        headers = read_headers(scope["headers"])
-        path, posts = scope["path"], scope["method"] == "POST"
-        try:
-            self.check(headers, path, posts)
-            if posts and path.endswith("/predict") and path.startswith("/v1/"):
-                await self.prediction(scope, receive, send, headers)
-                return
-            if headers.length:
-                _check_length(headers.length, self.settings.most_body)
-        except Refusal as refusal:
-            await send_refusal(send, refusal)
-            return
-        await self.app(scope, _BoundedReceive(receive, self.settings.most_body), send)
-
-    def check(self, headers: RequestHeaders, path: str, posts: bool) -> None:
-        """Raises Refusal where this client may not make this request."""
-        if headers.hosts > 1:
-            raise Refusal("there are several Host headers.")
-        if self.hosts is not None and _without_port(headers.host) not in self.hosts:
-            raise Refusal(
-                "the Host header is not a name of this server.",
-                status=421,
-                hint="ask it by its address, or start it with --allowed-host NAME",
-            )
-        if posts and headers.origin and headers.origin.partition(b"://")[2] != headers.host:
-            raise Refusal("pages of another origin may not post here.", status=403)
-        is_public = path in PUBLIC or path.startswith(PUBLIC_FILES)
-        if self.token is not None and not is_public:
-            _check_token(headers.authorization, self.token)
-
-
-def _check_token(authorization: bytes, token: bytes) -> None:
+    >>> bears_token(b"Bearer secret", b"secret"), bears_token(b"", None), bears_token(b"", b"x")
+    (True, True, False)
+    """
+    if token is None:
+        return True
     scheme, _, word = authorization.partition(b" ")
     # Compared in a time that does not depend on how much of the token is right.
-    if not hmac.compare_digest(word.strip(), token) or scheme.lower() != b"bearer":
-        raise Refusal(
-            "a token is needed.", status=401, hint="send the header Authorization: Bearer TOKEN"
-        )
-
-
-def _host_names(settings: Settings) -> set[bytes]:
-    loopback = LOOPBACK if settings.host in LOOPBACK else ()
-    names = [*settings.allowed_hosts, settings.host, *loopback]
-    return {name.lower().encode() for name in names}
-
-
-def _without_port(host: bytes) -> bytes:
-    host = host.lower()
-    if host.startswith(b"["):
-        return host.partition(b"]")[0] + b"]"
-    return host.partition(b":")[0]
-
-
-def _check_length(length: bytes, max_bytes: int) -> None:
-    """Raises Refusal for a Content-Length that is too large or no number."""
-    size = int(length) if length.isdigit() and len(length) < 20 else max_bytes + 1
-    if size > max_bytes:
-        raise too_large(max_bytes)
-
-
-class _BoundedReceive:
-    """An ASGI receive that refuses a body longer than `max_bytes`, however it is framed."""
-
-    def __init__(self, receive: Receive, max_bytes: int) -> None:
-        self.receive = receive
-        self.bytes_left = max_bytes
-
-    async def __call__(self) -> Message:
-        message = await self.receive()
-        self.bytes_left -= len(message.get("body", b""))
-        if self.bytes_left < 0:
-            from starlette.exceptions import HTTPException
-
-            raise HTTPException(413, "the body is too large.")
-        return message
+    return hmac.compare_digest(word.strip(), token) and scheme.lower() == b"bearer"

@@ -197,9 +197,14 @@ class Pool:
         return request
 
     async def write(
-        self, name: str | None, request: Mapping[str, object], seconds: float | None = None
+        self,
+        name: str | None,
+        request: Mapping[str, object],
+        seconds: float | None = None,
+        size: int = 0,
     ) -> AsyncGenerator[TextEvent, None]:
-        """The events of a text as they come; the last has "ended".
+        """The events of a text as they come; the last has "ended". `size`: bytes that the request
+        takes, which count as those of a body.
 
         Closing the iterator stops the writing. Raises Refusal where the request cannot be met, the
         server is full (503) or `seconds` are over (504)."""
@@ -212,7 +217,9 @@ class Pool:
             "id": self._next_id(),
             "before": time.monotonic() + (limit if seconds is None else min(seconds, limit)),
         }
-        pending = self._accept(PendingRequest(model, message, b"", 1.0))
+        pending = PendingRequest(model, message, b"", 1.0)
+        pending.size = size
+        self._accept(pending)
         events = pending.events = asyncio.Queue[TextEvent]()
         self._dispatch(pending)
         status = 499  # the client stopped listening
@@ -248,7 +255,7 @@ class Pool:
                 field="model",
                 hint=f"POST /v1/models/{model.name}/predict",
             )
-        if model.retry_after():
+        if model.retry_after() or self.body_bytes > self.settings.queue_bytes:
             model.counts.answers[503] += 1
             raise Refusal(
                 "the model is already writing as many texts as it can.",
@@ -262,7 +269,7 @@ class Pool:
         if model.pending.pop(request.id, None) is None:
             return
         model.admission.leave(request.rows)
-        self.body_bytes -= len(request.body)
+        self.body_bytes -= request.size
         worker = request.worker
         if worker is not None and worker.state == "ready" and not request.answered:
             worker.send(pack({"do": "cancel", "id": request.id}))
@@ -280,7 +287,7 @@ class Pool:
     def _accept(self, request: PendingRequest) -> PendingRequest:
         request.model.pending[request.id] = request
         request.model.admission.enter(request.rows)
-        self.body_bytes += len(request.body)
+        self.body_bytes += request.size
         return request
 
     def _dispatch(self, request: PendingRequest) -> None:

@@ -22,6 +22,7 @@ class PendingRequest:
     """A request that a worker is to answer.
 
     message        what is sent to the worker, with `body`
+    size           bytes that message and body take
     deadline       the moment of time.monotonic() after which it is not answered
     rows           how many rows admission estimates it to hold
     lost_workers   how many workers died while they had it
@@ -44,6 +45,7 @@ class PendingRequest:
         "model",
         "on_answer",
         "rows",
+        "size",
         "tokens",
         "worker",
     )
@@ -53,6 +55,7 @@ class PendingRequest:
         self.id = message["id"]
         self.message = message
         self.body = body
+        self.size = len(body)
         self.deadline = message["before"]
         self.rows = rows
         self.accepted_at = time.monotonic()

@@ -13,6 +13,7 @@ from danlu.serving.protocol.messages import ErrorFields
 
 _ROW = re.compile(r"\brow ([\d,]+)")
 _COLUMN = re.compile(r"\bcolumn (.+)$")
+_LONGEST = 1000  # characters of a message, name or hint: they quote what a client sent
 
 
 class Refusal(Exception):
@@ -38,10 +39,10 @@ class Refusal(Exception):
     ) -> None:
         super().__init__(message)
         self.status = status
-        self.message = message
-        self.field = field
+        self.message = _cut(message)
+        self.field = None if field is None else _cut(field)
         self.row = row
-        self.hint = hint
+        self.hint = _cut(hint)
 
     @classmethod
     def from_error(cls, error: DanluError) -> Refusal:
@@ -62,6 +63,10 @@ class Refusal(Exception):
     def body(self) -> bytes:
         """The body of the HTTP answer: {"error": {"message", "field", "row", "hint"}}."""
         return to_json({"error": self.as_dict()})
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
 
 
 @contextmanager

@@ -389,6 +389,7 @@ def test_a_file_of_rows_comes_back_with_its_answers(
     page = visit.open("houses")
     page.get_by_text("Many at once").click()
     rows = list(csv.reader((home / "houses.csv").read_text("utf-8").splitlines()))[:30]
+    rows[1][1] = "=HYPERLINK(1)"  # a spreadsheet would run it
     given = tmp_path / "some.csv"
     given.write_bytes(
         "\r\n".join(";".join(row) for row in rows).encode("gb18030")
@@ -403,6 +404,7 @@ def test_a_file_of_rows_comes_back_with_its_answers(
     )
     assert [each["prediction"] for each in saved] == [each["prediction"] for each in answers]
     assert [each["place"] for each in saved] == [row[2] for row in rows[1:]]
+    assert saved[0]["street"] == "'=HYPERLINK(1)"
     # the file is read as a whole by the server and row by row here: the same numbers, in float32
     assert [float(each["probability of yes"]) for each in saved] == pytest.approx(
         [each["probabilities"]["yes"] for each in answers], abs=1e-6

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from danlu.errors import DataError
+from danlu.reporting.tables import without_formula
 from danlu.system.atomic_files import replace_file
 
 
@@ -56,14 +57,21 @@ def flatten(answer: dict[str, Any]) -> dict[str, Any]:
     return flat
 
 
-def write_answers(path: Path, answers: Sequence[dict[str, Any]]) -> None:
+def write_answers(
+    path: Path, answers: Sequence[dict[str, Any]], *, keep_formulas: bool = False
+) -> None:
     """Write answers to a .csv, .jsonl or .parquet file, all or nothing. Raises DataError for
-    another suffix or an unwritable place."""
+    another suffix or an unwritable place.
+
+    In CSV, a text that a spreadsheet would run as a formula gets an apostrophe in front, unless
+    `keep_formulas`."""
     suffix = path.suffix.lower()
     if suffix in (".jsonl", ".ndjson"):
         data = "".join(json.dumps(answer, ensure_ascii=False) + "\n" for answer in answers).encode()
     elif suffix == ".csv":
         rows = [flatten(answer) for answer in answers]
+        if not keep_formulas:
+            rows = [_without_formulas(row) for row in rows]
         names = list(dict.fromkeys(name for row in rows for name in row))
         text = io.StringIO(newline="")
         writer = csv.DictWriter(text, names)
@@ -83,3 +91,7 @@ def write_answers(path: Path, answers: Sequence[dict[str, Any]]) -> None:
         replace_file(path, data)
     except OSError as error:
         raise DataError(f"cannot be written: {error.strerror or error}.", where=str(path)) from None
+
+
+def _without_formulas(row: dict[str, Any]) -> dict[str, Any]:
+    return {str(without_formula(name)): without_formula(value) for name, value in row.items()}

@@ -33,6 +33,14 @@ def predict(
         str | None,
         typer.Option(metavar="FILE", help="Write the answers to a .csv, .jsonl or .parquet file."),
     ] = None,
+    keep_formulas: Annotated[
+        bool,
+        typer.Option(
+            "--keep-formulas",
+            help="In a .csv file, write texts such as =1+1 as they are. Spreadsheets run them; "
+            "without this option they get an apostrophe in front.",
+        ),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Answer every row of a data file."""
@@ -43,7 +51,7 @@ def predict(
     model = danlu.load(artifact)
     answers = model.predict(read_lines(read_stdin()) if data == "-" else data)
     if out:
-        write_answers(Path(out), answers)
+        write_answers(Path(out), answers, keep_formulas=keep_formulas)
         print_note(f"{len(answers):,} answers written to {out}")
         return
     for answer in answers:

@@ -6,11 +6,14 @@ import csv
 import io
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
 from danlu.reporting.study_data import ReportedTrial, StudyData, clean
 from danlu.system.atomic_files import replace_file
+
+_NUMBER = re.compile(r"\s*[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?\s*", re.IGNORECASE)
 
 
 def columns(study: StudyData) -> dict[str, list[Any]]:
@@ -52,8 +55,8 @@ def write_tables(folder: Path, study: StudyData) -> None:
 def as_csv(table: dict[str, list[Any]]) -> bytes:
     """CSV in UTF-8 with a header; lines end with a line feed, missing values are empty.
 
-    A text that a spreadsheet would run as a formula (it begins with =, +, - or @) gets an
-    apostrophe in front; Parquet keeps it unchanged.
+    A text that a spreadsheet would run as a formula gets an apostrophe in front (without_formula);
+    Parquet keeps it unchanged.
 
     >>> as_csv({"number": [0, 1], "name": ["sgd", None]}).decode().split()
     ['number,name', '0,sgd', '1,']
@@ -86,11 +89,21 @@ def csv_cell(value: object) -> object:
         return ""
     if isinstance(value, bool):
         return "true" if value else "false"
-    return (
-        f"'{value}"
-        if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r")
-        else value
-    )
+    return without_formula(value)
+
+
+def without_formula(value: object) -> object:
+    """A value that no spreadsheet runs: a text that begins like a formula (=, +, -, @, also after
+    white space or as a wide character of Chinese and Japanese) gets an apostrophe in front.
+    Numbers stay, also those written as text.
+
+    >>> [without_formula(value) for value in ("=1+1", " @SUM(A1)", "-3.5", -3.5, "a=b", None)]
+    ["'=1+1", "' @SUM(A1)", '-3.5', -3.5, 'a=b', None]
+    """
+    if not isinstance(value, str):
+        return value
+    is_formula = value[:1] in ("\t", "\r", "\n") or value.lstrip()[:1] in tuple("=+-@＝＋－＠")
+    return f"'{value}" if is_formula and not _NUMBER.fullmatch(value) else value
 
 
 def _score(trial: ReportedTrial, objective: int) -> float | None:

@@ -1,7 +1,7 @@
 // Many rows at once: a CSV file, or many pictures or recordings. The answers are shown and can be saved.
 import { answer, errorMessage, scrollingTable } from "./answers.js";
 import { RequestError, postJson } from "./requests.js";
-import { decodeText, flattenAnswer, parseCsv, formatCsv } from "./csv.js";
+import { decodeText, flattenAnswer, parseCsv, formatCsv, formatCsvToSave } from "./csv.js";
 import { button, make, translate, setText } from "./elements.js";
 import { readAsDataUrl, dropZone } from "./drop_zone.js";
 
@@ -59,7 +59,7 @@ function many(zone, kind, take) {
 }
 
 const plain = (value) => (Array.isArray(value) ? value.map((each) => (Array.isArray(each) ? JSON.stringify(each) : each)).join(" ") : value);
-const example = (model) => formatCsv([model.fields.map((each) => each.name), model.fields.map((each) => plain(each.example))]);
+const example = (model) => formatCsvToSave([model.fields.map((each) => each.name), model.fields.map((each) => plain(each.example))]);
 
 async function table(model, joined, file, signal, report) {
   const [names, ...rows] = parseCsv(decodeText(await file.arrayBuffer()));
@@ -112,7 +112,7 @@ function finished(name, names, rows, answers, joined) {
   const flats = answers.map(flattenAnswer);
   const keys = [...new Set(flats.flatMap(Object.keys))];
   const heads = keys.map((key) => (names.includes(key) ? `answer ${key}` : key));
-  const whole = () => formatCsv([[...names, ...heads], ...rows.map((row, place) => [...row, ...keys.map((key) => flats[place][key])])]);
+  const whole = () => formatCsvToSave([[...names, ...heads], ...rows.map((row, place) => [...row, ...keys.map((key) => flats[place][key])])]);
   const flagged = joined ? answers.flatMap((each, place) => (each.prediction === true ? [place] : [])) : null;
   const shown = (flagged ?? answers.map((_, place) => place)).slice(0, SHOWN);
   const few = names.slice(0, COLUMNS);
@@ -135,7 +135,7 @@ function series(model, names, rows, answers) {
   const whole = () => {
     const flats = answers.map(flattenAnswer);
     const keys = [...new Set(flats.flatMap(Object.keys))];
-    return formatCsv([keys, ...flats.map((each) => keys.map((key) => each[key]))]);
+    return formatCsvToSave([keys, ...flats.map((each) => keys.map((key) => each[key]))]);
   };
   return [...answers.map((each) => make("section", { class: "part" }, answer(each, { ...model, past }))),
     make("p", { class: "actions" }, button("batch.save", () => save("forecast.csv", whole()), { class: "primary" }))];

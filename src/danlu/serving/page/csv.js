@@ -55,6 +55,15 @@ const quote = (value) => {
 /** Rows of cells as CSV. */
 export const formatCsv = (rows) => rows.map((row) => row.map(quote).join(",")).join("\r\n") + "\r\n";
 
+const NUMBER = /^\s*[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?\s*$/i;
+
+/** A cell that no spreadsheet runs: a text that begins like a formula gets an apostrophe in front. */
+const withoutFormula = (value) =>
+  typeof value === "string" && /^([\t\r\n]|\s*[=+\-@＝＋－＠])/.test(value) && !NUMBER.test(value) ? `'${value}` : value;
+
+/** Rows of cells as CSV for a person, who may open it in a spreadsheet. */
+export const formatCsvToSave = (rows) => formatCsv(rows.map((row) => row.map(withoutFormula)));
+
 /** An answer as one row of values, with the names that `danlu predict --out` writes. */
 export function flattenAnswer(answer) {
   const found = {};

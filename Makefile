@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 
-.PHONY: setup demo test test-newest check format clean
+.PHONY: setup demo test test-newest check audit format clean
 
 setup: $(STAMP)
 
@@ -32,6 +32,10 @@ check: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright --pythonpath $(BIN)/python  # else pyright asks whichever python is first on the PATH
 	$(BIN)/python -m pytest -q tests/test_floors.py tests/test_names.py
+
+# Ranges, pins, licences and known advisories of the dependencies; needs no network.
+audit: setup
+	$(BIN)/python audit/dependencies.py
 
 format: setup
 	$(BIN)/ruff check --fix .

@@ -2,13 +2,14 @@
 
 Refused are missing files, folders, pipes, devices, loops of links, unreadable files and files too
 large for the memory; every DataError names the file and the remedy. A gzip file is recognised by
-its first bytes, not by its name. It is decompressed up to MOST_EXPANSION times its size, so that a
-small file cannot fill the memory."""
+its first bytes, not by its name. What it decompresses to is counted while it is decompressed
+(danlu.reading.decoded_size), so that a small file cannot fill the memory."""
 
 from __future__ import annotations
 
 import io
 import os
+import re
 import stat
 import zlib
 from collections import Counter
@@ -17,12 +18,13 @@ from pathlib import Path
 from typing import IO
 
 from danlu.errors import DataError, nearest
+from danlu.reading.decoded_size import DecodedSize
+from danlu.system import machine
 
-# Decompressed bytes per byte of gzip, checked above FREE_BYTES. Text has 3 to 20, tables with few
-# distinct values up to 100.
-MOST_EXPANSION = 200
-FREE_BYTES = 2**27  # up to 128 MiB are decompressed whatever the file's size
+FREE_BYTES = 2**26  # of a compressed file: 64 MiB are decompressed whatever its size
 _BLOCK = 2**20
+_FIRST_BYTES = 2**12  # of a gzip member: a file can hold a member for every 20 of its bytes
+_ZEROS = re.compile(rb"\0*")
 _WILD = frozenset("*?[")
 
 
@@ -162,23 +164,23 @@ def _matching(pattern: str) -> list[Path]:
     return inside
 
 
-def read_file(path: Path) -> bytes:
-    """The content of a file, decompressed where it is gzip.
+def read_file(path: Path, free: int = FREE_BYTES) -> bytes:
+    """The content of a file, decompressed where it is gzip: `free` bytes of it whatever its size.
 
-    DataError where it is not readable, larger than a third of the free memory, or damaged."""
+    DataError where it is not readable, larger than a third of the free memory, damaged, or a
+    decompression bomb."""
     facts = check_file(path)
-    _room(facts.st_size, path)
+    check_memory(facts.st_size, path)
     try:
         content = path.read_bytes()
     except OSError as error:
         raise unreadable_file_error(path, error) from None
-    return gunzip(content, path) if content[:2] == b"\x1f\x8b" else content
+    return gunzip(content, path, free) if content[:2] == b"\x1f\x8b" else content
 
 
-def _room(size: int, path: Path) -> None:
-    import psutil
-
-    free = psutil.virtual_memory().available
+def check_memory(size: int, path: Path) -> None:
+    """DataError where `size` bytes of a file are more than a third of the memory that is free."""
+    free = machine.memory()[1]
     if size > free / 3:  # the file, its columns, and some room
         raise DataError(
             f"it has {size / 2**30:,.1f} GiB, and this machine has {free / 2**30:,.1f} GiB of "
@@ -188,8 +190,9 @@ def _room(size: int, path: Path) -> None:
         )
 
 
-def gunzip(content: bytes, path: Path) -> bytes:
-    """The content of a gzip file with one or several members; messages call it `path`.
+def gunzip(content: bytes, path: Path, free: int = FREE_BYTES) -> bytes:
+    """The content of a gzip file with one or several members; messages call it `path`. `free` bytes
+    are decompressed whatever its size.
 
     DataError where it is truncated, damaged or a decompression bomb.
 
@@ -197,7 +200,7 @@ def gunzip(content: bytes, path: Path) -> bytes:
     >>> gunzip(gzip.compress(b"a") + gzip.compress(b"b"), Path("x.gz"))
     b'ab'
     """
-    return b"".join(_inflated(io.BytesIO(content), len(content), path))
+    return b"".join(_inflated(io.BytesIO(content), len(content), path, free))
 
 
 def read_blocks(path: Path) -> Iterator[bytes]:
@@ -209,7 +212,7 @@ def read_blocks(path: Path) -> Iterator[bytes]:
             zipped = file.read(2) == b"\x1f\x8b"
             file.seek(0)
             if zipped:
-                yield from _inflated(file, facts.st_size, path)
+                yield from _inflated(file, facts.st_size, path, FREE_BYTES)
                 return
             while piece := file.read(_BLOCK):
                 yield piece
@@ -217,22 +220,16 @@ def read_blocks(path: Path) -> Iterator[bytes]:
         raise unreadable_file_error(path, error) from None
 
 
-def _inflated(file: IO[bytes], size: int, path: Path) -> Iterator[bytes]:
+def _inflated(file: IO[bytes], size: int, path: Path, free: int) -> Iterator[bytes]:
     """The content of a gzip file of `size` bytes, block by block."""
-    most = max(FREE_BYTES, MOST_EXPANSION * size)
-    total, rest, first = 0, file.read(_BLOCK), True
-    while first or rest:
-        rest += file.read(_BLOCK) if len(rest) < 2 else b""
-        if rest[:2] != b"\x1f\x8b":
-            raise DataError(
-                "bytes that are not gzip follow the compressed data.",
-                where=str(path),
-                hint="compress it again",
-            )
-        stream, first = zlib.decompressobj(wbits=31), False
+    decoded = DecodedSize(size, str(path), free=free)
+    unread = _Unread(file)
+    while unread.begins_with(b"\x1f\x8b"):
+        stream = zlib.decompressobj(wbits=31)
+        step = _FIRST_BYTES
         while not stream.eof:
-            compressed = stream.unconsumed_tail or rest or file.read(_BLOCK)
-            rest = b""
+            compressed = stream.unconsumed_tail or unread.take(step)
+            step = _BLOCK
             try:
                 piece = stream.decompress(compressed, _BLOCK)
             except zlib.error as error:
@@ -245,21 +242,64 @@ def _inflated(file: IO[bytes], size: int, path: Path) -> Iterator[bytes]:
                 raise DataError(
                     "the compressed data end too early.", where=str(path), hint="download it again"
                 )
-            total += len(piece)
-            if total > most:
-                raise DataError(
-                    f"{size:,} bytes decompress to more than {most:,}, as a decompression bomb "
-                    "would; it is not read.",
-                    where=str(path),
-                    hint="decompress it yourself if it is meant",
-                )
+            decoded.add(len(piece), unread.taken - len(stream.unconsumed_tail))
             if piece:
                 yield piece
-        rest = (stream.unused_data or file.read(_BLOCK)).lstrip(
-            b"\0"
-        )  # zeros after the last member are padding
-        while not rest and (more := file.read(_BLOCK)):
-            rest = more.lstrip(b"\0")
+        unread.give_back(len(stream.unused_data))
+        unread.skip_zeros()  # after a member they are padding
+    if not unread.ended:
+        raise DataError(
+            "bytes that are not gzip follow the compressed data.",
+            where=str(path),
+            hint="compress it again",
+        )
+
+
+class _Unread:
+    """The bytes of a file that were not taken yet; `taken` counts those that were."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file = file
+        self.taken = 0
+        self._block = file.read(_BLOCK)
+        self._at = 0
+
+    @property
+    def ended(self) -> bool:
+        """Whether no byte is left."""
+        if self._at == len(self._block):
+            self._block, self._at = self.file.read(_BLOCK), 0
+        return not self._block
+
+    def begins_with(self, mark: bytes) -> bool:
+        """Whether the next bytes are `mark`."""
+        if len(self._block) - self._at < len(mark):
+            self._block, self._at = self._block[self._at :] + self.file.read(_BLOCK), 0
+        return self._block.startswith(mark, self._at)
+
+    def take(self, most: int) -> bytes:
+        """Between 1 and `most` bytes; none at the end."""
+        if self.ended:
+            return b""
+        piece = self._block[self._at : self._at + most]
+        self._at += len(piece)
+        self.taken += len(piece)
+        return piece
+
+    def give_back(self, count: int) -> None:
+        """The last `count` bytes of what was taken last are unread again."""
+        self._at -= count
+        self.taken -= count
+
+    def skip_zeros(self) -> None:
+        """Take the zero bytes that come next."""
+        while not self.ended:
+            match = _ZEROS.match(self._block, self._at)
+            assert match is not None  # it matches no byte as well
+            self.taken += match.end() - self._at
+            self._at = match.end()
+            if self._at < len(self._block):
+                return
 
 
 def display_names(paths: Sequence[Path]) -> list[str]:

@@ -105,7 +105,7 @@ def check_layers(config: Mapping[str, Any], tensors: int, where: str) -> None:
 
     >>> check_layers({"num_hidden_layers": 1000}, 40, "config.json")
     Traceback (most recent call last):
-    danlu.errors.DataError: config.json: num_hidden_layers is 1,000, and the weights are 40 tensors...
+    danlu.errors.DataError: config.json: num_hidden_layers is 1,000, and the weights are 40...
     """
     for key in sorted(_LAYERS & config.keys()):
         if config[key] is not None and config[key] > tensors:

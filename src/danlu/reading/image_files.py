@@ -1,30 +1,33 @@
 """Images to pixels, safely: files, arrays or PIL images to uint8 (N, height, width, channels).
 
 Formats: PNG, JPEG, BMP, GIF and WebP (their first frame), PPM, TIFF. The size that a file declares
-is checked before anything is decoded: more than MOST_PIXELS pixels, or more than MOST_EXPANSION
-times as many pixels as the file has bytes, is refused, so that a small file cannot fill the memory.
-Truncated and damaged files are refused. The orientation recorded by the camera (EXIF) is applied;
-transparent pixels are laid over white; 16-bit grey is scaled to 8 bits. Decoding runs in threads
-(Pillow releases the interpreter lock); the result is in the order of the arguments."""
+is checked before anything is decoded: more than MOST_PIXELS pixels, or many times more pixels than
+the file has bytes, is refused, so that a small file cannot fill the memory; what else makes an
+image costly is bounded in danlu.reading.image_checks. Truncated and damaged files are refused. The
+orientation recorded by the camera (EXIF) is applied; transparent pixels are laid over white; 16-bit
+grey is scaled to 8 bits. Decoding runs in threads (Pillow releases the interpreter lock); the
+result is in the order of the arguments."""
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from danlu.errors import DataError
+from danlu.reading import image_checks
 from danlu.reading.files import read_file
+from danlu.reading.image_checks import PixelRoom
 from danlu.system.machine import cores
 
 if TYPE_CHECKING:
-    from PIL import Image
+    from PIL import Image, ImageFile
 
 SUFFIXES = (
     ".png",
@@ -40,10 +43,15 @@ SUFFIXES = (
     ".tiff",
 )
 _FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "PPM", "TIFF")
-MOST_PIXELS = 2**26  # 67 million: 201 MB as RGB; cameras take 12 to 50 million
-# Pixels per byte of file, checked above FREE_PIXELS; photographs have 1 to 20, drawings up to 150.
-MOST_EXPANSION = 200
-FREE_PIXELS = 2**24  # 17 million pixels are decoded whatever the file's size: at most 67 MB
+MOST_PIXELS = 2**27  # 134 million; the largest cameras take 100 to 150 million
+# FREE_PIXELS are decoded whatever the file's size: 67 MB. Larger images may have MOST_EXPANSION
+# pixels per byte of the file, the largest fewer. Photographs have 1 to 20, drawings up to 150.
+FREE_PIXELS, MOST_EXPANSION = 2**24, 200
+_LARGE_PIXELS, _MOST_OF_LARGE = 2**26, 50
+_TOGETHER = 2**26  # pixels that all threads decode at a time: four bytes each
+_BAND = 2**22  # pixels that are converted at a time
+
+_ORIENTATION = 0x0112  # the EXIF entry that says how the camera was held
 
 # A path (str or Path), the bytes of an image file, an array, or a PIL image; anything else is
 # refused.
@@ -77,13 +85,15 @@ def decode_images(
         height, width = size or (1, 1)
         return np.zeros((0, height, width, channels or 1), dtype=np.uint8)
     with _quiet():
-        start = _pixels(cells[0], size, channels, name(0))
+        room = PixelRoom(_TOGETHER)
+        start = _pixels(cells[0], size, channels, name(0), room)
         shape = start.shape
         pixels = (out or (lambda full: np.empty(full, dtype=np.uint8)))((len(cells), *shape))
         pixels[0] = start
+        del start
 
         def fill(number: int) -> None:
-            image = _pixels(cells[number], size, shape[2], name(number))
+            image = _pixels(cells[number], size, shape[2], name(number), room)
             if image.shape != shape:
                 raise _other_size(image.shape, shape, name(number), name(0))
             pixels[number] = image
@@ -120,27 +130,64 @@ def _other_size(
 
 
 def _pixels(
-    cell: Cell, size: tuple[int, int] | None, channels: int | None, name: str
+    cell: Cell, size: tuple[int, int] | None, channels: int | None, name: str, room: PixelRoom
 ) -> np.ndarray:
     """One image, uint8 (height, width, channels)."""
+    if isinstance(cell, np.ndarray | list | tuple):
+        return _decoded(_array_image(cell, name), size, channels, name)
+    image = _opened(cell, name)
+    draft = None if image is cell else size
+    with room.take(image.width * image.height):
+        return _decoded(_loaded(image, draft, name), size, channels, name)
+
+
+def _decoded(
+    image: Image.Image, size: tuple[int, int] | None, channels: int | None, name: str
+) -> np.ndarray:
+    """The pixels of an image that is loaded, uint8 (height, width, channels)."""
     from PIL import Image
 
-    image = (
-        _array_image(cell, name)
-        if isinstance(cell, np.ndarray | list | tuple)
-        else _opened(cell, size, name)
-    )
     try:
         image = _upright(image)
-        image = _in_mode(image, channels, name)
-        if size is not None and image.size != (size[1], size[0]):
-            image = image.resize((size[1], size[0]), Image.Resampling.BILINEAR)
+        mode = _mode(image, channels)
+        if size is None or image.size == (size[1], size[0]):
+            pixels = np.empty((image.height, image.width, len(mode)), dtype=np.uint8)
+            for top, band in _bands(image):
+                piece = np.asarray(_in_mode(band, mode, name), dtype=np.uint8)
+                pixels[top : top + band.height] = piece.reshape(*piece.shape[:2], -1)
+            return pixels
+        image = _whole_in_mode(image, mode, name)
+        image = image.resize((size[1], size[0]), Image.Resampling.BILINEAR)
         pixels = np.asarray(image, dtype=np.uint8)
     except DataError:
         raise
     except Exception as error:  # given hostile bytes, decoders raise errors of every type
         raise _damaged(error, name) from None
     return pixels[:, :, None] if pixels.ndim == 2 else pixels
+
+
+def _bands(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
+    """(top row, the image's pixels from there) in bands of about _BAND pixels: to convert a large
+    image at once would take several times its memory."""
+    rows = max(1, _BAND // image.width)
+    if rows >= image.height:
+        yield 0, image
+        return
+    for top in range(0, image.height, rows):
+        yield top, image.crop((0, top, image.width, min(top + rows, image.height)))
+
+
+def _whole_in_mode(image: Image.Image, mode: str, name: str) -> Image.Image:
+    from PIL import Image
+
+    if image.mode == mode and "transparency" not in image.info:
+        return image
+    if image.width * image.height <= _BAND:
+        return _in_mode(image, mode, name)
+    whole = Image.new(mode, image.size)
+    for top, band in _bands(image):
+        whole.paste(_in_mode(band, mode, name), (0, top))
+    return whole
 
 
 def _damaged(error: Exception, name: str) -> DataError:
@@ -153,9 +200,9 @@ def _damaged(error: Exception, name: str) -> DataError:
     )
 
 
-def _opened(cell: Cell, size: tuple[int, int] | None, name: str) -> Image.Image:
-    """The image with its declared size checked and its pixels loaded."""
-    from PIL import Image, UnidentifiedImageError
+def _opened(cell: Cell, name: str) -> Image.Image:
+    """The image with what it declares checked; its pixels are not loaded."""
+    from PIL import Image
 
     if isinstance(cell, Image.Image):
         _check_size(cell.size, None, name)
@@ -173,15 +220,57 @@ def _opened(cell: Cell, size: tuple[int, int] | None, name: str) -> Image.Image:
         raise DataError(message, where=name, hint="give a path, an array or a PIL image")
     if not content:
         raise DataError("the file is empty.", where=name, hint="mend the file, or take it out")
-    try:
-        image = Image.open(BytesIO(content), formats=_FORMATS)
+    with _errors_of_decoders(name):
+        file = image_checks.CountedFile(content)
+        image = Image.open(file, formats=_FORMATS)
+        file.expect(image.format)
         _check_size(image.size, len(content), name)
-        if size is not None and image.format == "JPEG":
-            # decode at 1/2, 1/4 or 1/8 where that is still at least twice the wanted size
-            image.draft(None, (2 * size[1], 2 * size[0]))
+        image_checks.check_cost(content, image.format, image.width * image.height)
+    return image
+
+
+def _loaded(image: Image.Image, draft: tuple[int, int] | None, name: str) -> Image.Image:
+    """The image with its pixels decoded; a JPEG at 1/2, 1/4 or 1/8 of its size where that is still
+    at least twice the size `draft`."""
+    with _errors_of_decoders(name):
+        if draft is not None and image.format == "JPEG":
+            image.draft(None, (2 * draft[1], 2 * draft[0]))
         image.load()
+    return image
+
+
+def work_to_decode(content: bytes) -> int:
+    """The pixels of an image file, as often as its decoder goes over them; 0 where it is no image
+    that can be decoded (decode_images says why).
+
+    >>> work_to_decode(b"no image")
+    0
+    """
+    from PIL import Image
+
+    try:
+        with _quiet(), Image.open(image_checks.CountedFile(content), formats=_FORMATS) as image:
+            pixels = image.width * image.height
+            return pixels * image_checks.check_cost(content, image.format, pixels)
+    except Exception:  # given hostile bytes, decoders raise errors of every type
+        return 0
+
+
+@contextmanager
+def _errors_of_decoders(name: str) -> Iterator[None]:
+    """Raises DataError, naming the image, in place of what a decoder raises."""
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        yield
     except DataError:
         raise
+    except image_checks.CostlyImage as error:
+        raise DataError(
+            f"the image would take very long to decode: {error}.",
+            where=name,
+            hint="save it again as PNG, or take it out",
+        ) from None
     except UnidentifiedImageError:
         formats = "PNG, JPEG, BMP, GIF, WebP, PPM or TIFF"
         raise DataError(
@@ -197,7 +286,6 @@ def _opened(cell: Cell, size: tuple[int, int] | None, name: str) -> Image.Image:
         ) from None
     except Exception as error:  # given hostile bytes, decoders raise errors of every type
         raise _damaged(error, name) from None
-    return image
 
 
 def _read(path: Path, name: str) -> bytes:
@@ -217,7 +305,8 @@ def _check_size(size: tuple[int, int], length: int | None, name: str) -> None:
             where=name,
             hint=hint,
         )
-    if length is not None and pixels > FREE_PIXELS and pixels > MOST_EXPANSION * length:
+    expansion = _MOST_OF_LARGE if pixels > _LARGE_PIXELS else MOST_EXPANSION
+    if length is not None and pixels > FREE_PIXELS and pixels > expansion * length:
         message = (
             f"{length:,} bytes declare {size[0]:,} x {size[1]:,} pixels, as a decompression "
             "bomb would; it is not decoded."
@@ -226,16 +315,62 @@ def _check_size(size: tuple[int, int], length: int | None, name: str) -> None:
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    from PIL import ImageOps
+    """The image turned as its camera was held."""
+    from PIL import Image, ImageFile, ImageOps
 
     try:
-        return ImageOps.exif_transpose(image)
+        if not isinstance(image, ImageFile.ImageFile):
+            return ImageOps.exif_transpose(image)
+        turn = {
+            2: Image.Transpose.FLIP_LEFT_RIGHT,
+            3: Image.Transpose.ROTATE_180,
+            4: Image.Transpose.FLIP_TOP_BOTTOM,
+            5: Image.Transpose.TRANSPOSE,
+            6: Image.Transpose.ROTATE_270,
+            7: Image.Transpose.TRANSVERSE,
+            8: Image.Transpose.ROTATE_90,
+        }.get(_orientation(image))
     except Exception:  # the pixels are good although the EXIF block is damaged
         return image
+    return image if turn is None else image.transpose(turn)
 
 
-def _in_mode(image: Image.Image, channels: int | None, name: str) -> Image.Image:
-    """The image as 8-bit grey or RGB."""
+def _orientation(image: ImageFile.ImageFile) -> int:
+    """The orientation (1 to 8) in the EXIF block, a TIFF's own entries, or the XMP text."""
+    from PIL import TiffImagePlugin
+
+    block = image.info.get("exif")
+    hexadecimal = image.info.get("Raw profile type exif")
+    found = 1
+    if block is not None:
+        found = image_checks.exif_orientation(block)
+    elif hexadecimal is not None:
+        digits = "".join(hexadecimal.split("\n")[3:])
+        found = image_checks.exif_orientation(bytes.fromhex(digits))
+    elif isinstance(image, TiffImagePlugin.TiffImageFile):
+        found = image.tag_v2.get(_ORIENTATION, 1)
+    text = image.info.get("XML:com.adobe.xmp") or image.info.get("xmp")
+    if found == 1 and text:
+        letters = text.encode() if isinstance(text, str) else text
+        match = re.search(rb'tiff:Orientation(="|>)([0-9])', letters)
+        found = int(match[2]) if match else 1
+    return found
+
+
+def _mode(image: Image.Image, channels: int | None) -> str:
+    """ "L" (grey) or "RGB": the mode of the pixels wanted, by the number of channels or by what the
+    image holds."""
+    if image.mode in ("I", "LA") or image.mode.startswith("I;16"):
+        grey = True
+    elif "transparency" in image.info:
+        grey = False
+    else:
+        grey = image.mode in ("1", "L") or (image.mode == "P" and _grey_palette(image))
+    return "L" if (channels or (1 if grey else 3)) == 1 else "RGB"
+
+
+def _in_mode(image: Image.Image, mode: str, name: str) -> Image.Image:
+    """The image as 8-bit grey ("L") or RGB."""
     from PIL import Image
 
     if image.mode.startswith("I;16") or image.mode == "I":
@@ -254,9 +389,7 @@ def _in_mode(image: Image.Image, channels: int | None, name: str) -> Image.Image
             if image.mode == "RGBA"
             else _over_white(image)
         )
-    grey = image.mode in ("1", "L") or (image.mode == "P" and _grey_palette(image))
-    wanted = channels or (1 if grey else 3)
-    return image.convert("L" if wanted == 1 else "RGB")
+    return image if image.mode == mode else image.convert(mode)
 
 
 def _over_white(image: Image.Image) -> Image.Image:

@@ -20,6 +20,7 @@ from pydantic import Field
 from danlu.errors import DataError
 from danlu.reading import files as disk
 from danlu.reading.columns import infer_column
+from danlu.reading.decoded_size import DecodedSize
 from danlu.recipe import ColumnOptions, Options
 from danlu.terms import Column, Table
 
@@ -46,7 +47,7 @@ def files(config: Config) -> list[Path]:
 def build(config: Config, columns: Mapping[str, ColumnOptions]) -> Table:
     """The table of the arrays."""
     path = Path(config.path)
-    disk.check_file(path)
+    disk.check_memory(disk.check_file(path).st_size, path)
     arrays = _archive(path) if path.suffix.lower() == ".npz" else _single(path)
     arrays, split = _with_splits(arrays, path.name)
     lengths = {name: len(array) for name, array in arrays.items()}
@@ -191,11 +192,19 @@ def _single(path: Path) -> dict[str, np.ndarray]:
 
 def _archive(path: Path) -> dict[str, np.ndarray]:
     arrays: dict[str, np.ndarray] = {}
+    decoded = DecodedSize(
+        path.stat().st_size,
+        path.name,
+        free=disk.FREE_BYTES,
+        instead="save it with numpy.savez, without compression",
+    )
     try:
         with zipfile.ZipFile(path) as archive:
             for member in archive.infolist():
                 if member.filename.endswith(".npy"):
-                    _refuse_bomb(member, path.name)
+                    # no more than it declares is read; several members may lie on the same bytes
+                    decoded.expect(member.file_size, member.compress_size)
+                    decoded.add(member.file_size)
                     with archive.open(member) as file:
                         arrays[member.filename.removesuffix(".npy")] = _member(
                             file, member, path.name
@@ -236,16 +245,6 @@ def _member(file: IO[bytes], member: zipfile.ZipInfo, where: str) -> np.ndarray:
         raise DataError(message, where=where, hint=_HINT)
     values = np.frombuffer(file.read(declared), dtype=dtype)
     return values.reshape(shape[::-1]).T if fortran else values.reshape(shape)
-
-
-def _refuse_bomb(member: zipfile.ZipInfo, where: str) -> None:
-    if member.file_size > max(disk.FREE_BYTES, disk.MOST_EXPANSION * member.compress_size):
-        raise DataError(
-            f"{member.compress_size:,} bytes declare {member.file_size:,}, as a decompression "
-            "bomb would; it is not read.",
-            where=where,
-            hint="save it with numpy.savez, without compression, if it is meant",
-        )
 
 
 def _damaged(error: Any, where: str) -> DataError:

@@ -7,6 +7,7 @@ anew on another node. Tasks end with the process of the study, also where that i
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from danlu.search.study import Study
 
 _POLL_SECONDS = 5.0  # that the mailbox waits for a message
+_MAILBOX_SECONDS = 25.0  # without any answer of the mailbox: the node is lost
 
 
 def run(study: Study, context: SearchContext) -> None:
@@ -34,7 +36,7 @@ def run(study: Study, context: SearchContext) -> None:
         slots, gpus = share["slots"], share["gpus"]
         # The number of threads changes the last bits of a training, so a study keeps it.
         cores = study.decide("cores_of_a_worker", lambda: share["cores"])
-        workers = RayWorkers(job.JOB, slots, cores, gpus)
+        workers = RayWorkers(cluster, job.JOB, slots, cores, gpus)
         context.notify(message=f"{cluster}: {slots} trials at a time, {cores} cores each")
         Scheduler(study, context, workers, job.job_payloads(study), 60 * tune.hang_minutes).run()
 
@@ -72,10 +74,11 @@ class RayWorkers(WorkerPool):
 
     queues = True
 
-    def __init__(self, job: str, slots: int, cores: int, gpus: float) -> None:
+    def __init__(self, cluster: RayCluster, job: str, slots: int, cores: int, gpus: float) -> None:
         import ray
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+        self.cluster = cluster
         self.slots = slots
         self.request = {
             "job": job,
@@ -93,6 +96,7 @@ class RayWorkers(WorkerPool):
             .remote()
         )
         self.inbox = self.mailbox.collect.remote()
+        self.emptied_at = time.monotonic()  # when the inbox was last read
         self.tasks: dict[Any, int] = {}  # the key of each running task
         self.events: deque[tuple[int, dict[str, Any]]] = deque()
 
@@ -102,17 +106,26 @@ class RayWorkers(WorkerPool):
 
     def event(self, seconds: float) -> tuple[int, dict[str, Any]] | None:
         """(key, message) of the next message of any task; None after so many seconds without
-        one."""
+        one. Raises RunError where the cluster was lost."""
         import ray
+        from ray.exceptions import RayError
 
+        self.cluster.check()
         if not self.events:
-            ready, _ = ray.wait([self.inbox, *self.tasks], num_returns=1, timeout=seconds)
-            for task in ready:
-                if task == self.inbox:
-                    self.events.extend(ray.get(self.inbox))
-                    self.inbox = self.mailbox.collect.remote()
-                else:
-                    self._end(task)
+            try:
+                ready, _ = ray.wait([self.inbox, *self.tasks], num_returns=1, timeout=seconds)
+                for task in ready:
+                    if task == self.inbox:
+                        self.events.extend(ray.get(self.inbox))
+                        self.inbox = self.mailbox.collect.remote()
+                        self.emptied_at = time.monotonic()
+                    else:
+                        self._end(task)
+            except (RayError, ConnectionError) as error:
+                raise self.cluster.lost((str(error).strip() or "?").splitlines()[0]) from None
+        # The mailbox answers every few seconds, with or without a message.
+        if time.monotonic() - self.emptied_at > _MAILBOX_SECONDS:
+            raise self.cluster.lost("the node of this process does not answer")
         return self.events.popleft() if self.events else None
 
     def _end(self, task: Any) -> None:
@@ -146,9 +159,11 @@ class RayWorkers(WorkerPool):
             ray.cancel(task, force=force)
 
     def close(self) -> None:
-        """End every task that is left."""
+        """End every task that is left. A lost cluster is not asked to."""
         import ray
 
+        if self.cluster.is_lost:
+            return
         for key in list(self.tasks.values()):
             self.kill(key)
         self.tasks.clear()

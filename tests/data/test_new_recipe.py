@@ -75,7 +75,7 @@ def test_the_task_is_inferred_from_the_target_and_says_why(
     assert recipe.task.name == task
     assert re.search(rf"^task: {task}  # {re.escape(why)}", text, re.MULTILINE)
     assert list(recipe.data.targets) == [name.strip() for name in target.split(",")]
-    assert recipe.model.name == "mlp"
+    assert recipe.model.name == "realmlp"
 
 
 @pytest.mark.parametrize("target", ["city", "price", "rich,tall", "price,city"])

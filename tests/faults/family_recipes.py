@@ -424,6 +424,7 @@ FAMILIES: dict[str, Callable[[Path], Recipe]] = {
     "gan": gan,
     "autoencoder": autoencoder,
     "tabm": of_tables({"name": "tabm", "hidden": [16], "members": 4}),
+    "realmlp": of_tables({"name": "realmlp", "hidden": [16], "members": 4}),
     "ft_transformer": of_tables(
         {"name": "ft_transformer", "width": 16, "num_heads": 2, "num_layers": 1}
     ),

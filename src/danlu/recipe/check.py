@@ -16,7 +16,7 @@ from danlu.recipe.permissions import note_addresses
 from danlu.recipe.resolve import Resolver
 from danlu.recipe.sections import KEYS, LISTS, NAME, PARTS, SECTIONS, Recipe
 from danlu.recipe.short_forms import long_section
-from danlu.recipe.tree import Where
+from danlu.recipe.tree import Where, mapping_or_empty
 
 
 def check_recipe(
@@ -40,6 +40,8 @@ def check_recipe(
             checking.unknown(key, KEYS, (key,), "a recipe", "keys")
     name = _name(checking, path)
     parts = _parts(checking)
+    if _has_no_validation(tree):
+        checking.filled.pop("regularization.early_stopping", None)
     for key in ("task", "data", "model"):
         if (
             key not in tree
@@ -77,6 +79,13 @@ def check_recipe(
         )
     lists = {key: tuple(parts.pop(key)) for key in LISTS}
     return Recipe(name=name, **parts, **lists, **sections, raw=tree, path=path)
+
+
+def _has_no_validation(tree: Mapping[str, Any]) -> bool:
+    """Whether the recipe says that no row is for validation: a model's recommendation to stop early
+    then has nothing to go by."""
+    split = mapping_or_empty(mapping_or_empty(tree.get("data")).get("split"))
+    return split.get("validation") == 0
 
 
 def _sound(checking: Resolver, tree: dict[str, Any]) -> bool:

@@ -7,12 +7,13 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 
 from danlu import registry
+from danlu.artifact.memory_limit import AllocationLimit
 from danlu.data.batches import Batches, Rows, lengths_of
 from danlu.data.dataset import Dataset, prepare
 from danlu.errors import RunError
@@ -23,7 +24,7 @@ from danlu.parts.losses._base import Loss
 from danlu.parts.optimizers._base import learning_rate_of, weight_decay_of
 from danlu.parts.schedules._base import Schedule, ScoreSchedule
 from danlu.parts.tasks._base import HidesInputs
-from danlu.recipe import Part, Recipe, Train
+from danlu.recipe import Part, Recipe, Train, as_plain
 from danlu.system import machine
 from danlu.system.placement import (
     WEIGHTS,
@@ -42,6 +43,9 @@ from danlu.training.progressive_resizing import ProgressiveResizing
 from danlu.training.run_folder import RunRecord
 from danlu.training.state import TrainingState
 from danlu.training.step import AdversarialStep, Step, SupervisedStep
+
+# what torch says of a tensor beyond its address space, or beyond what the system gives
+_TOO_LARGE = ("overflow", "can't allocate memory", "not enough memory", "out of memory")
 
 
 @dataclass(frozen=True)
@@ -300,7 +304,7 @@ def fresh_module(
     """(the module that a training of the recipe starts from, on the CPU; the pretrained weights in
     it; a sentence about what section finetune trains, or "")."""
     placement.seed(draw_seed(recipe.train.seed, WEIGHTS, 0))
-    module = registry.build_model(recipe.model, data.examples.input_specs, data.task.output)
+    module = _build_in_memory(recipe, data)
     start = load_pretrained(module, recipe, data.task.output.names)
     return (
         module,
@@ -309,6 +313,42 @@ def fresh_module(
             module, recipe.finetune, None if start is None else start.fresh
         ),
     )
+
+
+def _build_in_memory(recipe: Recipe, data: Dataset) -> torch.nn.Module:
+    """The recipe's model. Raises RunError before a tensor is allocated with which weights and
+    gradients would take more memory than there is."""
+    _, free = machine.memory()
+    limit = AllocationLimit(free // 2)
+    needed = ""
+    try:
+        with limit:
+            return registry.build_model(recipe.model, data.examples.input_specs, data.task.output)
+    except MemoryError:
+        needed = f"at least {2 * (limit.most - limit.left) / 1e9:,.1f} GB"
+    except RuntimeError as error:
+        if not any(words in str(error) for words in _TOO_LARGE):
+            raise
+        needed = "more than any machine has"
+    raise RunError(
+        f"the model {recipe.model.name} is too large: weights and gradients take {needed} of "
+        f"memory, and {free / 1e9:,.1f} GB are free.",
+        where=recipe.path,
+        hint=f"make it smaller: {', '.join(_sizes(recipe)) or 'see danlu show'}",
+    )
+
+
+def _sizes(recipe: Recipe) -> list[str]:
+    """The options of the model that are whole numbers or lists of them, as overrides."""
+    options = cast("dict[str, object]", as_plain(recipe.model.options))
+    return [f"model.{name}={value}" for name, value in options.items() if _is_size(value)]
+
+
+def _is_size(value: object) -> bool:
+    if isinstance(value, list):
+        sizes = cast("list[object]", value)
+        return 0 < len(sizes) <= 10 and type(sizes[0]) is int
+    return type(value) is int and value > 1
 
 
 def groups_over(module: torch.nn.Module, recipe: Recipe) -> list[dict[str, object]]:
@@ -394,7 +434,9 @@ def _refuse_without_validation(
             "has no row.",
             hint="give data.split a share for validation, or choose another schedule",
         )
-    if recipe.regularization.early_stopping is not None:
+    # what a model recommends is no demand: without a validation split it has no effect
+    written = cast("Mapping[str, object]", recipe.raw.get("regularization") or {})
+    if recipe.regularization.early_stopping is not None and written.get("early_stopping"):
         raise RunError(
             "early stopping needs a validation split, and it has no row.",
             hint="give data.split a share for validation",

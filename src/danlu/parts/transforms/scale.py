@@ -1,13 +1,16 @@
-"""Numbers brought to one scale: standard, min_max, robust or quantile.
+"""Numbers brought to one scale: standard, min_max, robust, quantile or rows_and_values.
 
   standard  (x - mean) / standard deviation
   min_max   (x - minimum) / (maximum - minimum)
   robust    (x - median) / interquartile range
   quantile  the rank of x among the training rows, mapped to the uniform distribution on [0, 1] or
             to the standard normal (rank-based inverse normal transform; Blom, 1958)
+  rows_and_values
+            as quantile, by the mean of the ranks of x among the rows and among their distinct
+            values: a column that mostly holds one value keeps its other values apart
 
-The quantile scale stores `quantiles` knots and interpolates linearly between them; outside the
-range of the training rows it is constant. A feature with a single value becomes 0. A feature that
+The quantile scales store `quantiles` knots and interpolate linearly between them; outside the range
+of the training rows they are constant. A feature with a single value becomes 0. A feature that
 holds only 0 and 1 is a flag and stays unchanged: dividing a rare flag by its small standard
 deviation would give very large numbers. Missing values stay missing and are not counted."""
 
@@ -33,12 +36,13 @@ if TYPE_CHECKING:
     from danlu.parts.transforms._onnx_graph import Graph, Value
 
 TAKES = ("number",)
+_BY_RANK = ("quantile", "rows_and_values")
 
 
 class Config(Options):
     """Which scale."""
 
-    by: Literal["standard", "min_max", "robust", "quantile"] = Field(
+    by: Literal["standard", "min_max", "robust", "quantile", "rows_and_values"] = Field(
         default="standard", description="Which scale."
     )
     distribution: Literal["normal", "uniform"] = Field(
@@ -56,7 +60,7 @@ class Config(Options):
 
     @model_validator(mode="after")
     def _distribution_is_for_quantiles(self) -> Config:
-        if self.distribution == "uniform" and self.by != "quantile":
+        if self.distribution == "uniform" and self.by not in _BY_RANK:
             raise ValueError(
                 "distribution uniform needs by quantile (min_max gives numbers from 0 to 1 as well)"
             )
@@ -66,7 +70,7 @@ class Config(Options):
 def fit(config: Config, column: Column) -> dict[str, Any]:
     """{"center": (D,), "scale": (D,)}; for quantile {"knots": (D, K), "heights": (K,), "flags":
     (D,) of 0 and 1}."""
-    if config.by == "quantile":
+    if config.by in _BY_RANK:
         return _fit_quantiles(config, column)
     pairs = [_center_and_scale(config, values) for values in present_values(column)]
     return {
@@ -82,7 +86,7 @@ def apply(config: Config, state: dict[str, Any], column: Column) -> Column:
     with np.errstate(over="ignore", invalid="ignore"):
         scaled = (
             _apply_quantiles(state, values)
-            if config.by == "quantile"
+            if config.by in _BY_RANK
             else (values - state["center"]) / state["scale"]
         )
     return number_column(column, scaled, feature_names(column))
@@ -90,7 +94,7 @@ def apply(config: Config, state: dict[str, Any], column: Column) -> Column:
 
 def graph(config: Config, state: dict[str, Any], graph: Graph, value: Value) -> Value:
     """`apply` in an ONNX graph."""
-    if config.by == "quantile":
+    if config.by in _BY_RANK:
         return graph.numbers(value, _quantile_graph(state, graph, value))
     centered = graph.add("Sub", [value.at, graph.constant(state["center"])])
     return graph.numbers(value, graph.add("Div", [centered, graph.constant(state["scale"])]))
@@ -171,13 +175,24 @@ def _fit_quantiles(config: Config, column: Column) -> dict[str, Any]:
     for knot, values in zip(knots, features):
         if len(values):
             # rounding must not swap two knots
-            knot[:] = np.maximum.accumulate(np.quantile(values, shares))
+            quantiles = _blended_quantiles if config.by == "rows_and_values" else np.quantile
+            knot[:] = np.maximum.accumulate(quantiles(values, shares))
     heights = shares
     if config.distribution == "normal":
         normal = NormalDist()
         heights = np.array([normal.inv_cdf((index + 0.5) / count) for index in range(count)])
     flags = [int(config.keep_flags and _is_flag(values)) for values in features]
     return {"knots": knots, "heights": heights, "flags": np.array(flags, dtype=np.int64)}
+
+
+def _blended_quantiles(values: np.ndarray, shares: np.ndarray) -> np.ndarray:
+    """The quantiles at `shares` of a distribution of which the rows make one half, and the distinct
+    values, all equally likely, the other."""
+    distinct, counts = np.unique(values, return_counts=True)
+    if len(distinct) == len(values):
+        return np.quantile(values, shares)
+    reached = np.cumsum(counts / (2 * len(values)) + 1 / (2 * len(distinct)))
+    return distinct[np.searchsorted(reached, shares).clip(max=len(distinct) - 1)]
 
 
 def _apply_quantiles(state: dict[str, Any], values: np.ndarray) -> np.ndarray:

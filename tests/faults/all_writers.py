@@ -114,7 +114,7 @@ def main(home: Path) -> int:
     from danlu.cli.app import main as danlu
 
     for name, command in commands().items():
-        with open(os.devnull):  # whatever was open before is closed by now
+        with Path(os.devnull).open():  # whatever was open before is closed by now
             os.access(f"{MARK}{name}", os.F_OK)
         sys.argv = ["danlu", *command.replace("@", f"{home}/").split()]
         code: object = 0

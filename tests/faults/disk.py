@@ -1,3 +1,4 @@
+# ruff: noqa: PTH118 - the paths of system calls are texts, and not normalised
 """A disk as system calls leave it, and as a power cut at any moment may.
 
 What was written and not synced may be lost, in part or as a whole. What was made, renamed or
@@ -15,7 +16,37 @@ from pathlib import Path
 
 from syscalls import Call
 
-NAMES = ["mkdir", "mkdirat", "open", "openat", "creat", "write", "pwrite64", "writev", "pwritev", "fsync", "fdatasync", "ftruncate", "truncate", "rename", "renameat", "renameat2", "link", "linkat", "symlink", "symlinkat", "unlink", "unlinkat", "rmdir", "lseek", "sendfile", "copy_file_range", "access", "faccessat", "faccessat2"]
+NAMES = [
+    "mkdir",
+    "mkdirat",
+    "open",
+    "openat",
+    "creat",
+    "write",
+    "pwrite64",
+    "writev",
+    "pwritev",
+    "fsync",
+    "fdatasync",
+    "ftruncate",
+    "truncate",
+    "rename",
+    "renameat",
+    "renameat2",
+    "link",
+    "linkat",
+    "symlink",
+    "symlinkat",
+    "unlink",
+    "unlinkat",
+    "rmdir",
+    "lseek",
+    "sendfile",
+    "copy_file_range",
+    "access",
+    "faccessat",
+    "faccessat2",
+]
 ROOT = 0
 Tree = dict[str, "bytes | Tree"]
 # logs, which are appended to where they lie, and databases, which sync by themselves
@@ -432,9 +463,13 @@ def disorder(disk: Disk, since: int = 0, until: int | None = None) -> list[str]:
                 and not LOGS.fullmatch(name.rsplit("/", 1)[-1])
             ):
                 wrong.append(f"{step.text}: it is written where it lies")
-        elif (step.moment > since and step.durable is None) or (step.durable or 0) > until:
-            if step.moment > since and (path := _made(step)) and not _exempt(path):
-                wrong.append(f"at the end this is not synced: {step.text}")
+        elif (
+            step.moment > since
+            and (step.durable is None or step.durable > until)
+            and (path := _made(step))
+            and not _exempt(path)
+        ):
+            wrong.append(f"at the end this is not synced: {step.text}")
     return sorted(set(wrong))
 
 

@@ -18,7 +18,35 @@ WHY_NOT = (
 )
 
 # what changes a disk, and what opens or lists
-CHANGING = ["mkdir", "mkdirat", "open", "openat", "creat", "write", "pwrite64", "writev", "pwritev", "fsync", "fdatasync", "ftruncate", "truncate", "rename", "renameat", "renameat2", "link", "linkat", "symlink", "symlinkat", "unlink", "unlinkat", "rmdir", "chmod", "fchmod", "fchmodat", "flock"]
+CHANGING = [
+    "mkdir",
+    "mkdirat",
+    "open",
+    "openat",
+    "creat",
+    "write",
+    "pwrite64",
+    "writev",
+    "pwritev",
+    "fsync",
+    "fdatasync",
+    "ftruncate",
+    "truncate",
+    "rename",
+    "renameat",
+    "renameat2",
+    "link",
+    "linkat",
+    "symlink",
+    "symlinkat",
+    "unlink",
+    "unlinkat",
+    "rmdir",
+    "chmod",
+    "fchmod",
+    "fchmodat",
+    "flock",
+]
 _LINE = re.compile(r"(?:(\d+) +)?(.*)", re.DOTALL)
 _RESUMED = re.compile(r"<\.\.\. (\w+) resumed>(.*)", re.DOTALL)
 _DESCRIPTOR = re.compile(r"\b\d+<((?:[^>\\]|\\.)*)>")

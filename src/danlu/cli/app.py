@@ -108,8 +108,8 @@ def _run() -> int:
         reason = str(error).strip().rpartition("] ")[2].partition("\n")[0]
         print_note(
             f"out of memory: {reason or 'this does not fit into the memory of this machine.'}\n"
-            "hint: lower train.batch_size or train.micro_batch, make the model smaller, or use less "
-            "data"
+            "hint: lower train.batch_size or train.micro_batch, make the model smaller, or use "
+            "less data"
         )
         return 2
     except OSError as error:

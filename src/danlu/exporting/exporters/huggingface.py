@@ -48,8 +48,8 @@ def refusal(config: Config, artifact: Artifact) -> str:
         )
     if task not in ANSWERS:
         return (
-            f"its task is {task}; danlu.write_hugging_face in Python writes such a folder without a "
-            "parity check."
+            f"its task is {task}; danlu.write_hugging_face in Python writes such a folder without "
+            "a parity check."
         )
     return ""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import time
 import wave
 import zlib
 from typing import Any
@@ -272,3 +273,20 @@ def test_a_recording_comes_as_samples_or_as_a_file_and_is_no_path() -> None:
     for cell in (None, "/etc/passwd", "AAAA", [1, "a"], [[1]], 3, coded[:40]):
         found = refused({"row": {"sound": cell}}, fields=AUDIO)
         assert (found.field, found.row) == ("sound", 1)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [{f"k{number}": 1 for number in range(500_000)}, {"age": [[]] * 1_000_000}],
+    ids=["names", "lists"],
+)
+def test_a_body_of_too_many_names_or_values_is_refused_before_it_is_parsed(row: Any) -> None:
+    body = json.dumps({"row": row}).encode()
+    fields: Any = [{"name": "age"}]
+    began = time.process_time()
+    with pytest.raises(Refusal, match="the body holds more than") as caught:
+        parse_body.parse("application/json", body, fields, 4096)
+    assert caught.value.status == 413
+    assert time.process_time() - began < 0.2  # parsed and looked through, it took 0.8 to 30 s
+    full = json.dumps({"rows": [{"age": 1}] * 4096}).encode()
+    assert len(parse_body.parse("application/json", full, fields, 4096)) == 4096

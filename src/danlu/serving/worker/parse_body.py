@@ -19,12 +19,15 @@ from typing import Any
 from pydantic_core import from_json
 
 from danlu.errors import did_you_mean
+from danlu.serving.protocol.json_structure import JsonStructure, TooManyValues
 from danlu.serving.protocol.messages import RowField
 from danlu.serving.protocol.refusals import Refusal
 
 Rows = list[dict[str, Any]]  # values as they were sent
 _JSON_HINT = 'send {"row": {...}} or {"rows": [{...}, ...]}'
 _MAX_PARTS = 10_000
+_MAX_VALUES = 2_000_000  # of a JSON body: parsing them takes half a second
+_SPARE_NAMES = 10_000  # that a JSON body may have beside those of its fields
 
 
 def parse(kind: str, body: bytes, fields: Sequence[RowField], max_rows: int) -> Rows:
@@ -39,6 +42,7 @@ def parse(kind: str, body: bytes, fields: Sequence[RowField], max_rows: int) -> 
     # curl -d calls every body a form.
     json_names = ("application/json", "", "application/x-www-form-urlencoded")
     if name in json_names or name.endswith("+json"):
+        _check_structure(body, fields, max_rows)
         rows = _json_rows(body, fields)
     elif name in ("text/csv", "application/csv"):
         rows = _csv_rows(body, max_rows)
@@ -62,6 +66,16 @@ def parse(kind: str, body: bytes, fields: Sequence[RowField], max_rows: int) -> 
             hint="send several requests",
         )
     return rows
+
+
+def _check_structure(body: bytes, fields: Sequence[RowField], max_rows: int) -> None:
+    """Refuse a body with more names than so many rows of these fields have, or with more values
+    than are parsed while other requests wait."""
+    structure = JsonStructure(_MAX_VALUES, _SPARE_NAMES + 2 * max_rows * len(fields))
+    try:
+        structure.add(body)
+    except TooManyValues as error:
+        raise Refusal(f"{error}.", status=413, hint="send fewer rows in a request") from None
 
 
 def _json_rows(body: bytes, fields: Sequence[RowField]) -> Rows:

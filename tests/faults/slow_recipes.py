@@ -10,8 +10,9 @@ Every recipe of at most 100 KB is checked or refused within these limits, whatev
 
 from __future__ import annotations
 
-import os
+import json
 import random
+import subprocess
 import sys
 import tempfile
 import time
@@ -299,19 +300,33 @@ def seconds(path: Path, recipe: Recipe) -> float:
     return time.process_time() - before
 
 
+_MEASURE = """
+import os, sys
+child = os.posix_spawn(
+    sys.argv[1], sys.argv[1:], os.environ, file_actions=[(os.POSIX_SPAWN_DUP2, 2, 1)]
+)
+_, status, usage = os.wait4(child, 0)
+print([os.waitstatus_to_exitcode(status), usage.ru_utime + usage.ru_stime, usage.ru_maxrss])
+"""
+
+
 def cost_of_command(path: Path, recipe: Recipe) -> tuple[int, float, float, str]:
     """(exit code, CPU seconds, MB, the end of what it printed) of `danlu check`."""
     text, overrides = recipe
     path.write_text(text, encoding="utf-8")
     output = path.with_suffix(".out")
     command = [sys.executable, "-m", "danlu", "check", str(path), *overrides]
+    # A process inherits the peak of memory of the one that starts it, so a small one does that.
     with output.open("wb") as file:
-        actions = [(os.POSIX_SPAWN_DUP2, file.fileno(), 1), (os.POSIX_SPAWN_DUP2, file.fileno(), 2)]
-        child = os.posix_spawn(sys.executable, command, os.environ, file_actions=actions)
-        _, status, usage = os.wait4(child, 0)
-    cpu = usage.ru_utime + usage.ru_stime
+        started = subprocess.run(
+            [sys.executable, "-I", "-S", "-c", _MEASURE, *command],
+            stdout=subprocess.PIPE,
+            stderr=file,
+            check=True,
+        )
+    code, cpu, kilobytes = json.loads(started.stdout)
     end = output.read_bytes()[-2000:].decode("utf-8", "replace")
-    return os.waitstatus_to_exitcode(status), cpu, usage.ru_maxrss / 1024, end
+    return code, cpu, kilobytes / 1024, end
 
 
 def _table(folder: Path) -> None:

@@ -474,7 +474,8 @@ def test_what_does_not_fit_into_memory_is_refused_before_it_is_read(
     parquet({"a": list(range(1000))})(tmp_path / name) if source == "parquet" else (
         tmp_path / name
     ).write_text(ROWS)
-    monkeypatch.setattr(psutil, "virtual_memory", lambda: type("Memory", (), {"available": 30})())
+    memory = psutil.virtual_memory()._replace(available=30)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: memory)
     with pytest.raises(DataError, match=rf"{name}.*GiB of memory free"):
         read(source, path=str(tmp_path / name))
 

@@ -1,5 +1,4 @@
-"""Stop when the validation score has not improved for a number of evaluations, or a share of the
-run.
+"""Stop when the validation score has not improved for some evaluations, or a share of the run.
 
 A score that is not finite is no improvement. Evaluations before the first defined score are not
 counted.

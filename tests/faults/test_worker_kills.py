@@ -77,7 +77,9 @@ def test_a_full_disk_fails_its_trials_with_the_cause_and_the_study_ends(
         with contextlib.suppress(OSError), (disk / "filler").open("wb", buffering=0) as filler:
             while True:
                 filler.write(bytes(1 << 16))
-        life = found.run("tune", recipe, "--study", disk / "study", "--json", code=None)
+        life = found.run(
+            "tune", recipe, "--study", disk / "study", "--json", "--allow-remote", code=None
+        )
         told = outcome(life.out)
         assert told["states"] == {"complete": 0, "pruned": 0, "failed": 2, "running": 0}
         assert all(

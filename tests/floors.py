@@ -48,7 +48,7 @@ INSIDE: Mapping[str, tuple[str, ...]] = {
         "generate_images generation",
     ),
     "cli": (
-        "__init__ answer_files options output render",
+        "__init__ answer_files memory_guard options output render",
         "app chat check compare compress evaluate export generate keys new predict report "
         "serve show tune verify_resume",
         "train",
@@ -132,7 +132,7 @@ INSIDE: Mapping[str, tuple[str, ...]] = {
         "server",
     ),
     "system": (
-        "__init__ child_process image_grid limited_process locks memory random_draws "
+        "__init__ child_process image_grid limited_process locks random_draws "
         "ray_cluster signals standard_streams trust",
         "memory_group",
         "machine",

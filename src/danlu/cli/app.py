@@ -13,15 +13,15 @@ import typer
 from typer.models import CommandInfo
 
 from danlu import cli
+from danlu.cli import memory_guard
 from danlu.cli.output import print_note
 from danlu.compat.typer import CommandLineError
 from danlu.errors import DanluError
-from danlu.system import memory_group
 from danlu.system.signals import Interruption
 from danlu.system.standard_streams import flush_stdout, open_closed_streams
 
 INTERRUPTED = 130  # the exit code that typer makes of a KeyboardInterrupt
-NOT_VERBS = {"answer_files", "app", "options", "output", "render"}
+NOT_VERBS = {"answer_files", "app", "memory_guard", "options", "output", "render"}
 # The order of `danlu --help`: the way of a model. A verb that is not named here comes last.
 ORDER = (
     "new", "check", "train", "tune", "report", "compare", "compress", "evaluate", "predict",
@@ -126,7 +126,7 @@ def _memory_guard() -> contextlib.AbstractContextManager[None]:
     """A message before a container's limit on memory ends this process; not for verbs whose work is
     done by other processes, which are replaced."""
     verb = next((word for word in sys.argv[1:] if not word.startswith("-")), "")
-    return contextlib.nullcontext() if verb in ("serve", "tune") else memory_group.guarded()
+    return contextlib.nullcontext() if verb in ("serve", "tune") else memory_guard.guarded()
 
 
 def _tells_of_memory(error: RuntimeError) -> bool:

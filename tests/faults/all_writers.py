@@ -104,8 +104,9 @@ def prepare(home: Path) -> None:
         folder.mkdir(parents=True)
         recipe = FAMILIES[family](folder)
         recipe["train"] |= {"steps": 2, "evaluate_every": 1, "save_every": 1}
-        if name == "language":  # the tokenizer that every exporter can express
+        if name == "language":  # the tokenizer and network that every exporter can express
             recipe["data"]["transforms"] = {"text": [{"name": "tokenize", "kind": "bytes"}]}
+            recipe["model"] |= {"qk_norm": False, "feed_forward": "swiglu"}
         (home / f"{name}.json").write_text(json.dumps(recipe))
 
 

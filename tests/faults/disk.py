@@ -14,39 +14,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from syscalls import Call
+from syscalls import STORING, Call
 
-NAMES = [
-    "mkdir",
-    "mkdirat",
-    "open",
-    "openat",
-    "creat",
-    "write",
-    "pwrite64",
-    "writev",
-    "pwritev",
-    "fsync",
-    "fdatasync",
-    "ftruncate",
-    "truncate",
-    "rename",
-    "renameat",
-    "renameat2",
-    "link",
-    "linkat",
-    "symlink",
-    "symlinkat",
-    "unlink",
-    "unlinkat",
-    "rmdir",
-    "lseek",
-    "sendfile",
-    "copy_file_range",
-    "access",
-    "faccessat",
-    "faccessat2",
-]
+NAMES = [*STORING, "lseek", "sendfile", "copy_file_range", "access", "faccessat", "faccessat2"]
 ROOT = 0
 Tree = dict[str, "bytes | Tree"]
 # logs, which are appended to where they lie, and databases, which sync by themselves

@@ -17,36 +17,13 @@ WHY_NOT = (
     "" if shutil.which("strace") is not None else "strace is not installed (apt-get install strace)"
 )
 
-# what changes a disk, and what opens or lists
-CHANGING = [
-    "mkdir",
-    "mkdirat",
-    "open",
-    "openat",
-    "creat",
-    "write",
-    "pwrite64",
-    "writev",
-    "pwritev",
-    "fsync",
-    "fdatasync",
-    "ftruncate",
-    "truncate",
-    "rename",
-    "renameat",
-    "renameat2",
-    "link",
-    "linkat",
-    "symlink",
-    "symlinkat",
-    "unlink",
-    "unlinkat",
-    "rmdir",
-    "chmod",
-    "fchmod",
-    "fchmodat",
-    "flock",
-]
+# what opens, and changes what a power cut may take back
+STORING = [
+    "mkdir", "mkdirat", "open", "openat", "creat", "write", "pwrite64", "writev", "pwritev", "fsync",
+    "fdatasync", "ftruncate", "truncate", "rename", "renameat", "renameat2", "link", "linkat",
+    "symlink", "symlinkat", "unlink", "unlinkat", "rmdir",
+]  # fmt: skip
+CHANGING = [*STORING, "chmod", "fchmod", "fchmodat", "flock"]
 _LINE = re.compile(r"(?:(\d+) +)?(.*)", re.DOTALL)
 _RESUMED = re.compile(r"<\.\.\. (\w+) resumed>(.*)", re.DOTALL)
 _DESCRIPTOR = re.compile(r"\b\d+<((?:[^>\\]|\\.)*)>")

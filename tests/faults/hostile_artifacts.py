@@ -31,10 +31,11 @@ import struct
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NoReturn
 
 MARK = "HOSTILE_PAYLOAD"
 CONTROL = "nothing hostile"
@@ -284,12 +285,14 @@ def _replaced(name: str, how: Callable[[Path, Path], None]) -> Callable[[Path, P
     return spoil
 
 
-def _bind(path: Path) -> None:
+def bind(path: Path) -> None:
+    """A socket in the place of a file."""
     with contextlib.chdir(path.parent), socket.socket(socket.AF_UNIX) as end:
         end.bind(path.name)
 
 
-def _sparse(path: Path, size: int) -> None:
+def sparse(path: Path, size: int) -> None:
+    """A file of zeros that takes no room on the disk."""
     with path.open("wb") as file:
         file.truncate(size)
 
@@ -311,12 +314,12 @@ for _name in ("weights.safetensors", "manifest"):
         _replaced(_name, lambda path, outside: path.symlink_to("/dev/zero"))
     )
     case(f"{_name} is a folder")(_replaced(_name, lambda path, outside: path.mkdir()))
-    case(f"{_name} is a socket")(_replaced(_name, lambda path, outside: _bind(path)))
+    case(f"{_name} is a socket")(_replaced(_name, lambda path, outside: bind(path)))
     case(f"{_name} is a hard link to a secret")(
         _replaced(_name, lambda path, outside: path.hardlink_to(outside / "secret.txt"))
     )
     case(f"{_name} is a terabyte of nothing")(
-        _replaced(_name, lambda path, outside: _sparse(path, 1 << 40))
+        _replaced(_name, lambda path, outside: sparse(path, 1 << 40))
     )
     case(f"{_name} is a link in a circle")(
         _replaced(_name, lambda path, outside: path.symlink_to(path.name))
@@ -337,7 +340,7 @@ def _(folder: Path, outside: Path) -> None:
 
 @case("a terabyte of weights that the manifest declares")
 def _(folder: Path, outside: Path) -> None:
-    _sparse(folder / "weights.safetensors", 1 << 40)
+    sparse(folder / "weights.safetensors", 1 << 40)
     change(folder, lambda content: content["files"]["weights.safetensors"].update(size=1 << 40))
 
 
@@ -972,7 +975,7 @@ def run(hostile: Hostile, verb: str, folder: Path, home: Path) -> Outcome:
         shutil.copy(home / name, sandbox)
     process = os.fork()
     if process == 0:
-        _child(hostile, verb, folder, home, sandbox, log, events)
+        _child(hostile, verb, folder, home, sandbox)
     code, usage = waited(process, SECONDS)
     wrong = (
         json.loads(events.read_text())
@@ -995,38 +998,67 @@ def run(hostile: Hostile, verb: str, folder: Path, home: Path) -> Outcome:
     )
 
 
-def _child(
-    hostile: Hostile, verb: str, folder: Path, home: Path, sandbox: Path, log: Path, events: Path
-) -> None:
-    code, wrong = 70, []
+def _child(hostile: Hostile, verb: str, folder: Path, home: Path, sandbox: Path) -> NoReturn:
+    key = {"DANLU_KEY_FILE": ""}
+    if "encrypted" in hostile.name and verb != "encrypt":
+        key = (
+            {"DANLU_KEY_FILE": "", "DANLU_PASSPHRASE_FILE": str(home / "words")}
+            if "scrypt " in hostile.name
+            else {"DANLU_KEY_FILE": str(home / "key")}
+        )
+    live_in(
+        sandbox,
+        lambda: act(verb, folder, hostile.kind, home),
+        memory=MEMORY,
+        may_read=[*allowed(home), str(folder)],
+        environment={"OMP_NUM_THREADS": "1", **key},
+    )
+
+
+def live_in(
+    sandbox: Path,
+    act: Callable[[], None],
+    *,
+    memory: int,
+    may_read: Sequence[str],
+    cpu_seconds: int | None = None,
+    environment: Mapping[str, str] = MappingProxyType({}),
+    programs: tuple[str, ...] = (),
+    facts: Callable[[], Sequence[str]] = tuple,
+) -> NoReturn:
+    """Spend the life of a forked process in `act`, watched and limited.
+
+    What it prints goes to sandbox/log, and what it should not have done, with `facts()` at the end,
+    to sandbox/events. It may write to the sandbox alone, take `memory` bytes of address space, and
+    read `may_read` too. An empty value of `environment` removes the variable."""
+    code, wrong = 70, list[str]()
     try:
         os.setsid()
-        out = os.open(log, os.O_WRONLY | os.O_CREAT)
+        out = os.open(sandbox / "log", os.O_WRONLY | os.O_CREAT)
         nothing = os.open(os.devnull, os.O_RDONLY)
         for standard, end in ((0, nothing), (1, out), (2, out)):
             os.dup2(end, standard)
+        # pytest has put others in their place
+        sys.stdout, sys.stderr = (os.fdopen(n, "w", closefd=False) for n in (1, 2))
         os.chdir(sandbox)
-        os.environ.update(
-            DANLU_CACHE=str(sandbox / "cache"),
-            TORCHINDUCTOR_CACHE_DIR=str(sandbox),
-            HOME=str(sandbox),
-            TMPDIR=str(sandbox),
-            OMP_NUM_THREADS="1",
-        )
-        os.environ.pop("DANLU_KEY_FILE", None)
-        if "encrypted" in hostile.name and verb != "encrypt":
-            os.environ[
-                "DANLU_PASSPHRASE_FILE" if "scrypt " in hostile.name else "DANLU_KEY_FILE"
-            ] = str(home / ("words" if "scrypt " in hostile.name else "key"))
+        for name, value in environment.items():
+            if value:
+                os.environ[name] = value
+            else:
+                os.environ.pop(name, None)
+        places = dict.fromkeys(("HOME", "TMPDIR", "TORCHINDUCTOR_CACHE_DIR"), str(sandbox))
+        os.environ.update({**places, "DANLU_CACHE": str(sandbox / "cache")})
         tempfile.tempdir = str(sandbox)
-        limit = address_space() + MEMORY
+        limit = address_space() + memory
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        if cpu_seconds is not None:
+            resource.setrlimit(resource.RLIMIT_CPU, (cpu_seconds, cpu_seconds))
         watch_this_process(
-            wrong, [*allowed(home), str(folder), str(sandbox)], [str(sandbox), "/dev/null"]
+            wrong, [*may_read, str(sandbox)], [str(sandbox), "/dev/null"], programs=programs
         )
         try:
-            act(verb, folder, hostile.kind, home)
+            act()
             code = 0
         except SystemExit as ended:
             code = int(ended.code or 0)
@@ -1037,7 +1069,7 @@ def _child(
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
-        events.write_text(json.dumps(wrong))
+        (sandbox / "events").write_text(json.dumps([*wrong, *facts()]))
         os._exit(code)
 
 

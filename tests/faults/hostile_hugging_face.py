@@ -20,16 +20,14 @@ import io
 import json
 import os
 import pickle
-import resource
 import shutil
-import socket
 import struct
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import hostile_artifacts as artifacts
 
@@ -134,18 +132,6 @@ def instead(name: str, place: Callable[[Path, Path], object]) -> Spoil:
         place(folder / name, outside)
 
     return spoil
-
-
-def bind(path: Path) -> None:
-    """A socket in the place of a file."""
-    with contextlib.chdir(path.parent), socket.socket(socket.AF_UNIX) as end:
-        end.bind(path.name)
-
-
-def sparse(path: Path, size: int) -> None:
-    """A file of zeros that takes no room on the disk."""
-    with path.open("wb") as file:
-        file.truncate(size)
 
 
 def header(data: bytes) -> tuple[dict[str, Any], bytes]:
@@ -289,8 +275,8 @@ for _file in ("config.json", "model.safetensors", "tokenizer.json"):
         "a link in a circle": lambda path, outside: path.symlink_to(path.name),
         "a pipe": lambda path, outside: os.mkfifo(path),
         "a folder": lambda path, outside: path.mkdir(),
-        "a socket": lambda path, outside: bind(path),
-        "a terabyte of nothing": lambda path, outside: sparse(path, 1 << 40),
+        "a socket": lambda path, outside: artifacts.bind(path),
+        "a terabyte of nothing": lambda path, outside: artifacts.sparse(path, 1 << 40),
     }.items():
         add("bert", f"{_file} is {_name}", instead(_file, _place))
 add("bert", "a pipe beside the weights", lambda folder, _: os.mkfifo(folder / "x.safetensors"))
@@ -877,45 +863,16 @@ SOUND = {
 }
 
 
-def _child(case: Case, verb: str, folder: Path, home: Path, sandbox: Path) -> None:
-    code, wrong = 70, []
-    try:
-        os.setsid()
-        log = os.open(sandbox / "log", os.O_WRONLY | os.O_CREAT)
-        empty = os.open(os.devnull, os.O_RDONLY)
-        for standard, end in ((0, empty), (1, log), (2, log)):
-            os.dup2(end, standard)
-        os.chdir(sandbox)
-        os.environ.update(
-            DANLU_CACHE=str(sandbox / "cache"), HOME=str(sandbox), TMPDIR=str(sandbox),
-            TORCHINDUCTOR_CACHE_DIR=str(sandbox), OMP_NUM_THREADS="1", HF_HUB_OFFLINE="1",
-        )  # fmt: skip
-        tempfile.tempdir = str(sandbox)
-        limit = artifacts.address_space() + MEMORY
-        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        may_read = [*artifacts.allowed(home), str(folder), str(sandbox)]
-        may_read += [
-            str(home / name)
-            for name in ("images", "pairs.jsonl", "bert", "llama", "artifact", "bytes")
-        ]
-        artifacts.watch_this_process(
-            wrong, may_read, [str(sandbox), "/dev/null"], programs=("tokenizer_trial.py",)
-        )
-        try:
-            act(verb, folder, case.kind, home)
-            code = 0
-        except SystemExit as ended:
-            code = int(ended.code or 0)
-    except BaseException:
-        import traceback
-
-        traceback.print_exc()
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        (sandbox / "events").write_text(json.dumps(wrong))
-        os._exit(code)
+def _child(case: Case, verb: str, folder: Path, home: Path, sandbox: Path) -> NoReturn:
+    inputs = ("images", "pairs.jsonl", "bert", "llama", "artifact", "bytes")
+    artifacts.live_in(
+        sandbox,
+        lambda: act(verb, folder, case.kind, home),
+        memory=MEMORY,
+        may_read=[*artifacts.allowed(home), str(folder), *(str(home / name) for name in inputs)],
+        environment={"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
+        programs=("tokenizer_trial.py",),
+    )
 
 
 # --- all of it ------------------------------------------------------------------------------------

@@ -25,10 +25,10 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import hostile_artifacts
-from hostile_artifacts import address_space, waited, watch_this_process, watched
+from hostile_artifacts import live_in, waited, watched
 
 VERBS = ("check", "train", "tune", "compare", "verify-resume")
 CPU_SECONDS = 2.0
@@ -355,15 +355,15 @@ def run(hostile: Hostile, verb: str, home: Path) -> Found:
     """A verb in a forked process."""
     sandbox = sandbox_of(home)
     (sandbox / "r.yaml").write_text(hostile.text, "utf-8", "surrogatepass")
-    said, heard = sandbox / "said", sandbox / "heard"
+    log, events = sandbox / "log", sandbox / "events"
     process = os.fork()
     if process == 0:
-        _child(verb, home, sandbox, said, heard)
+        _child(verb, home, sandbox)
     code, usage = waited(process, _BOUND)
-    wrong: list[str] = json.loads(heard.read_text()) if heard.exists() else ["it died"]
+    wrong: list[str] = json.loads(events.read_text()) if events.exists() else ["it died"]
     wrong, facts = wrong[:-1], wrong[-1:]
     grown = int(facts[0]) if facts and facts[0].isdigit() else 0
-    text = said.read_text("utf-8", "replace")
+    text = log.read_text("utf-8", "replace")
     cpu = usage.ru_utime + usage.ru_stime
     wrong += facts if not grown and facts != ["0"] else []
     wrong += ["a traceback"] if "Traceback" in text else []
@@ -376,41 +376,21 @@ def run(hostile: Hostile, verb: str, home: Path) -> Found:
     return Found(hostile.name, verb, code, text.strip()[-300:], wrong, cpu, grown)
 
 
-def _child(verb: str, home: Path, sandbox: Path, said: Path, heard: Path) -> None:
-    code, wrong = 70, []
+def _child(verb: str, home: Path, sandbox: Path) -> NoReturn:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    try:
-        os.setsid()
-        out = os.open(said, os.O_WRONLY | os.O_CREAT)
-        nothing = os.open(os.devnull, os.O_RDONLY)
-        for standard, end in ((0, nothing), (1, out), (2, out)):
-            os.dup2(end, standard)
-        # pytest has put others in their place
-        sys.stdout, sys.stderr = (os.fdopen(n, "w", closefd=False) for n in (1, 2))
-        os.chdir(sandbox)
-        places = dict.fromkeys(("HOME", "TMPDIR", "TORCHINDUCTOR_CACHE_DIR"), str(sandbox))
-        os.environ.update({**places, "DANLU_CACHE": str(sandbox / "cache")})
-        tempfile.tempdir = str(sandbox)
-        limit = address_space() + (4 << 30)
-        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-        resource.setrlimit(resource.RLIMIT_CPU, (20, 20))
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        watch_this_process(wrong, [*readable(home), str(sandbox)], [str(sandbox), "/dev/null"])
-        try:
-            act(verb, "r.yaml")
-            code = 0
-        except SystemExit as ended:
-            code = int(ended.code or 0)
-    except BaseException:
-        import traceback
 
-        traceback.print_exc()
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-        heard.write_text(json.dumps([*wrong, str(max(grown, 0) // 1024)]))
-        os._exit(code)
+    def grown() -> list[str]:
+        now = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return [str(max(now - before, 0) // 1024)]
+
+    live_in(
+        sandbox,
+        lambda: act(verb, "r.yaml"),
+        memory=4 << 30,
+        may_read=readable(home),
+        cpu_seconds=20,
+        facts=grown,
+    )
 
 
 @contextlib.contextmanager

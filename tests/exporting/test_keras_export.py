@@ -36,12 +36,22 @@ def cache(tmp_path_factory):
 @pytest.fixture(scope="module")
 def artifacts(tmp_path_factory) -> dict[str, danlu.Artifact]:
     home = tmp_path_factory.mktemp("runs")
+    notes = ["red tea", "blue", "", "red red coffee"] * 100
+    make.csv_file(
+        home / "notes.csv", {"a": range(400), "note": notes, "y": ["p", "q", "q", "p"] * 100}
+    )
+    recipes = {
+        **RECIPES,
+        "texts": make.recipe(
+            home / "notes.csv", "y", data={"columns": {"note": "text"}}, train={"steps": 6}
+        ),
+    }
     return {
-        name: danlu.train({"name": name, **recipe}, home / name) for name, recipe in RECIPES.items()
+        name: danlu.train({"name": name, **recipe}, home / name) for name, recipe in recipes.items()
     }
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", [*RECIPES, "texts"])
 def test_a_keras_file_answers_as_its_artifact_does(name, artifacts, tmp_path) -> None:
     made = export(artifacts[name], "keras", tmp_path / "keras", least_rows=64)
     assert made.manifest["proof"]["largest_difference"] < 1e-5  # measured 3e-7; allowed 1e-4

@@ -31,7 +31,8 @@ from danlu.layers.vision.pooling import ChannelsLast, MeanOfPixels
 from danlu.layers.vision.residual import ResidualBlock
 from danlu.terms import PADDING, InputSpec
 
-_LOWEST = -3e38  # below every number of a network
+# below every number of a network; danlu.reading.keras_file takes larger ones for a size gone wrong
+_LOWEST = -2e9
 
 
 def to_keras(
@@ -97,8 +98,9 @@ class KerasTranslation:
         )(self.keras_inputs[name])
 
     def _name(self, kind: str) -> str:
+        # Keras counts the operations of a process, and names them sum_2, tanh_3 and so on
         self.count += 1
-        return f"{kind}_{self.count}"
+        return f"danlu_{kind}_{self.count}"
 
     def with_weights(self, layer: Any, *arrays: Any) -> Any:
         """The layer, which will be given these weights."""
